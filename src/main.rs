@@ -1,0 +1,3 @@
+//! The er-dev program.
+
+fn main() {}
