@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
@@ -207,6 +208,19 @@ impl fmt::Debug for Code {
             self.digest.short()
         )
     }
+}
+
+/// One debounced change of one routine's entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// The routine.
+    pub routine: RoutineName,
+    /// Changes on disk it is made of; none for the look at the start.
+    pub saves: u32,
+    /// What the entry held when it came to rest; `None` if it was missing or could not be read.
+    pub digest: Option<Digest>,
+    /// When it came to rest.
+    pub settled: Instant,
 }
 
 #[cfg(test)]

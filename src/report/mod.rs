@@ -1,15 +1,50 @@
 //! What er-dev tells: one [`Event`] a line, as text for people or as JSON for programs.
 //!
 //! The daemon and the commands hand events in; nothing else in the program writes to standard output. Logs are
-//! another matter: they go through `tracing` to standard error.
+//! another matter: they go through `tracing` to standard error. Totals are counted by whoever runs the edits.
+//!
+//! [`Report`] is the shell: it reads the clock and writes. What a line looks like is decided in pure files, `text` and
+//! `json`; the serde attributes here are the shape that `json` documents.
 
+pub mod class;
+pub mod frame;
+pub mod json;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod text;
+pub mod words;
+
+use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use crate::routine::{Digest, Revision, RoutineName};
 
+use class::Class;
+
 /// Something worth a line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
+    /// The program has read its configuration and found its credentials.
+    Started {
+        /// The version of er-dev.
+        version: &'static str,
+        /// The host of the service.
+        #[serde(serialize_with = "json::text")]
+        endpoint: String,
+        /// The access key's identifier, shortened so that it only reminds of the key.
+        #[serde(serialize_with = "json::text")]
+        key: String,
+        /// Where the credentials come from.
+        #[serde(serialize_with = "json::text")]
+        source: String,
+    },
     /// The watcher is armed.
     Watching {
         /// Routines watched.
@@ -26,10 +61,12 @@ pub enum Event {
         /// The routine.
         routine: RoutineName,
         /// Versions listed.
+        #[serde(rename = "slots")]
         used: usize,
         /// Versions it may hold.
         cap: usize,
         /// The version that would be rotated out next, with its age.
+        #[serde(serialize_with = "json::next", skip_serializing_if = "Option::is_none")]
         next: Option<(Revision, Option<Duration>)>,
     },
     /// What the gate lets through.
@@ -44,6 +81,7 @@ pub enum Event {
     /// Watching has begun and every routine that answered was listed.
     Ready {
         /// Time since the program started.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
         after: Duration,
     },
     /// An edit became a new version.
@@ -61,10 +99,12 @@ pub enum Event {
         /// API requests it took so far.
         calls: u32,
         /// Time from the settled edit to the proven upload.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
         took: Duration,
         /// Versions the routine holds now.
         slots: usize,
         /// Versions it may hold.
+        #[serde(skip)]
         cap: usize,
     },
     /// An edit went back to bytes that an older version holds.
@@ -95,6 +135,7 @@ pub enum Event {
         saves: u32,
     },
     /// An edit ended without an upload; it will not be tried again until the file changes.
+    #[serde(rename = "error")]
     Failed {
         /// The routine.
         routine: RoutineName,
@@ -115,6 +156,7 @@ pub enum Event {
         /// The routine.
         routine: RoutineName,
         /// The pause before the next try.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
         after: Duration,
         /// Why.
         problem: Problem,
@@ -126,6 +168,7 @@ pub enum Event {
         /// The operation it refused.
         operation: &'static str,
         /// The pause before the next try.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
         after: Duration,
     },
     /// A version was deleted to make room, its code saved first.
@@ -135,8 +178,14 @@ pub enum Event {
         /// The version that is gone.
         revision: Revision,
         /// How old it was.
+        #[serde(
+            rename = "age_s",
+            serialize_with = "json::seconds",
+            skip_serializing_if = "Option::is_none"
+        )]
         age: Option<Duration>,
         /// Why this one and not another.
+        #[serde(serialize_with = "json::text")]
         reason: String,
     },
     /// The routine was missing and was made.
@@ -151,13 +200,16 @@ pub enum Event {
         /// One of "upload", "rotate", "create".
         action: &'static str,
         /// To which version, or with which bytes.
+        #[serde(serialize_with = "json::text")]
         detail: String,
         /// Saves of the edit this plan answers; `None` for a further step of the same edit.
+        #[serde(skip_serializing_if = "Option::is_none")]
         saves: Option<u32>,
     },
     /// Something that is worth knowing and stops nothing.
     Warning {
         /// The routine, if it is about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         routine: Option<RoutineName>,
         /// What it is about.
         problem: Problem,
@@ -167,6 +219,7 @@ pub enum Event {
         /// Uploads that are running.
         running: usize,
         /// How long they are waited for.
+        #[serde(rename = "drain_ms", serialize_with = "json::millis")]
         drain: Duration,
     },
     /// The accounting at the end.
@@ -174,37 +227,53 @@ pub enum Event {
 }
 
 /// What happened, why, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// What happened: a lower-case fragment without a full stop.
+    #[serde(serialize_with = "json::text")]
     pub what: String,
     /// What to do: a lower-case fragment without a full stop; empty where nothing can be done.
+    #[serde(serialize_with = "json::text")]
     pub help: String,
-    /// The class in one word, as README lists them: `source`, `throttled`, `credentials` and so on.
-    pub class: &'static str,
+    /// What kind of thing it is.
+    pub class: Class,
+    /// The operation of the service that it happened in, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<&'static str>,
     /// The service's name for the request, where there was one.
+    #[serde(
+        serialize_with = "json::some_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub request_id: Option<String>,
     /// The place in a source file.
+    #[serde(flatten)]
     pub frame: Option<Frame>,
 }
 
 /// A place in a source file, shown with a caret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Frame {
     /// The file as people name it.
+    #[serde(serialize_with = "json::text")]
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
     /// The column in characters, counted from 1.
     pub column: usize,
     /// How many characters the caret spans, at least 1.
+    #[serde(skip)]
     pub width: usize,
     /// The text of the line, without its end.
+    #[serde(skip)]
     pub text: String,
+    /// How many characters of the line stand before `text`, where only a part of it is kept.
+    #[serde(skip)]
+    pub cut: usize,
 }
 
-/// How all edits ended. The six ends add up to `edits`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How all edits ended. The seven ends, `uploaded` to `planned`, add up to `edits`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Changes on disk.
     pub saves: u64,
@@ -231,5 +300,157 @@ pub struct Totals {
     /// The most API requests within one second.
     pub peak: u64,
     /// How long the program ran.
+    #[serde(rename = "up_ms", serialize_with = "json::millis")]
     pub up: Duration,
+}
+
+/// The form events are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColourChoice {
+    /// On a terminal, unless `NO_COLOR`, `CLICOLOR` or `TERM` say otherwise.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the place that text goes to can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Escape codes for colours may be written.
+    pub colour: bool,
+    /// Somebody is looking, so one event may take several lines.
+    pub terminal: bool,
+}
+
+impl Look {
+    /// The look of a file or a pipe.
+    pub const PLAIN: Self = Self {
+        colour: false,
+        terminal: false,
+    };
+}
+
+/// Where events go. It never fails for its caller: what went wrong is remembered and can be asked for.
+pub struct Report {
+    format: Format,
+    look: Look,
+    zone: TimeZone,
+    out: Box<dyn Write + Send>,
+    outlet: Outlet,
+}
+
+enum Outlet {
+    Open,
+    /// The reader has gone, as `head` does. Nobody misses what is not written any more.
+    Closed,
+    /// A write failed, and more may: each event is tried nevertheless, for a full disk may be emptied.
+    Broken(io::Error),
+}
+
+impl Event {
+    /// The routine an event is about, where it is about one.
+    pub fn routine(&self) -> Option<&RoutineName> {
+        match self {
+            Self::Started { .. }
+            | Self::Watching { .. }
+            | Self::Budget { .. }
+            | Self::Ready { .. }
+            | Self::Stopping { .. }
+            | Self::Done(_) => None,
+            Self::Warning { routine, .. } => routine.as_ref(),
+            Self::Slots { routine, .. }
+            | Self::Uploaded { routine, .. }
+            | Self::Reused { routine, .. }
+            | Self::Unchanged { routine, .. }
+            | Self::Superseded { routine, .. }
+            | Self::Failed { routine, .. }
+            | Self::Abandoned { routine, .. }
+            | Self::Retrying { routine, .. }
+            | Self::Throttled { routine, .. }
+            | Self::Rotated { routine, .. }
+            | Self::Created { routine }
+            | Self::Planned { routine, .. } => Some(routine),
+        }
+    }
+}
+
+impl Report {
+    /// A report to standard output, in the machine's time zone.
+    pub fn stdout(format: Format, colour: ColourChoice) -> Self {
+        let out = io::stdout();
+        let colour = match colour {
+            ColourChoice::Always => true,
+            ColourChoice::Never => false,
+            ColourChoice::Auto => {
+                anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never
+            }
+        };
+        let look = Look {
+            colour,
+            terminal: out.is_terminal(),
+        };
+        Self::new(format, look, TimeZone::system(), Box::new(out))
+    }
+
+    /// A report to any place. The zone is that of the time of day in text; JSON is in UTC.
+    pub fn new(format: Format, look: Look, zone: TimeZone, out: Box<dyn Write + Send>) -> Self {
+        Self {
+            format,
+            look,
+            zone,
+            out,
+            outlet: Outlet::Open,
+        }
+    }
+
+    /// Writes one event and flushes it. After the reader has closed the pipe it does nothing.
+    pub fn tell(&mut self, event: &Event) {
+        let now = Timestamp::now();
+        let lines = match self.format {
+            Format::Text => text::render(event, &now.to_zoned(self.zone.clone()), self.look),
+            Format::Json => json::render(event, now),
+        };
+        self.print(&lines);
+    }
+
+    /// Writes finished lines that are no event, such as a table, as they are and flushes them. Foreign text in them has
+    /// to be escaped already.
+    pub fn print(&mut self, lines: &str) {
+        if matches!(self.outlet, Outlet::Closed) {
+            return;
+        }
+        let written = self.out.write_all(lines.as_bytes());
+        match written.and_then(|()| self.out.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.outlet = Outlet::Closed,
+            Err(error) if matches!(self.outlet, Outlet::Open) => {
+                self.outlet = Outlet::Broken(error);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// What text written by [`Report::print`] may use.
+    pub fn look(&self) -> Look {
+        self.look
+    }
+
+    /// The first write that failed other than by a closed pipe, if one did: not everything told has been written.
+    pub fn broken(&self) -> Option<&io::Error> {
+        match &self.outlet {
+            Outlet::Broken(error) => Some(error),
+            Outlet::Open | Outlet::Closed => None,
+        }
+    }
 }

@@ -1,0 +1,386 @@
+//! An event as people read it: time of day, verb, object, details. Pure.
+//!
+//! On a terminal an event may take several lines, with a source line and a caret or with help below it. Anywhere else
+//! the same words stand in one line, so that a log keeps one event a line. Colour only repeats what the verb says.
+//! Texts that er-dev did not write pass through `words::escape`; routine names and digests cannot hold anything odd.
+
+use anstyle::{AnsiColor, Style};
+use jiff::Zoned;
+
+use super::frame::excerpt;
+use super::words::{age, age_in_words, columns, escape, plural, seconds, size, span};
+use super::{Event, Frame, Look, Problem, Totals};
+use crate::routine::Revision;
+
+/// How many columns the verb is right-aligned in.
+const VERB: usize = 12;
+/// Where the bar before source lines and help stands.
+const MARGIN: usize = 17;
+/// Where the class of an error starts below its source line, unless the help is longer.
+const CLASS: usize = 76;
+/// Where the count of slots ends, unless what stands before it is longer.
+const GAUGE: usize = 95;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const NEWS: Style = AnsiColor::Cyan.on_default().bold();
+const CARE: Style = AnsiColor::Yellow.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+const PLAIN: Style = Style::new();
+
+/// One event as finished lines, each with its end. `now` gives the time of day.
+pub fn render(event: &Event, now: &Zoned, look: Look) -> String {
+    let mut page = Page {
+        out: String::new(),
+        column: 0,
+        look,
+    };
+    page.lead(event, now);
+    let (object, details) = (object(event), details(event));
+    page.put(&object, PLAIN);
+    if !object.is_empty() && !details.is_empty() {
+        page.gap();
+    }
+    let style = if has_problem(event) { PLAIN } else { DIM };
+    page.put(&details, style);
+    page.tail(event);
+    page.out
+}
+
+/// Text in a style, or as it is where there is no colour.
+pub fn paint(text: &str, style: Style, look: Look) -> String {
+    if !look.colour || style == PLAIN || text.is_empty() {
+        return text.into();
+    }
+    format!("{style}{text}{style:#}")
+}
+
+fn verb(event: &Event) -> (&'static str, Style) {
+    match event {
+        Event::Started { .. } => ("er-dev", PLAIN.bold()),
+        Event::Watching { .. } => ("Watching", NEWS),
+        Event::Slots { .. } => ("Slots", NEWS),
+        Event::Budget { .. } => ("Budget", NEWS),
+        Event::Ready { .. } => ("Ready", GOOD),
+        Event::Uploaded { .. } => ("Uploaded", GOOD),
+        Event::Reused { .. } => ("Reused", GOOD),
+        Event::Unchanged { .. } => ("Unchanged", NEWS),
+        Event::Superseded { .. } => ("Superseded", NEWS),
+        Event::Failed { .. } => ("Error", BAD),
+        Event::Abandoned { .. } => ("Abandoned", CARE),
+        Event::Retrying { .. } => ("Retrying", CARE),
+        Event::Throttled { .. } => ("Throttled", CARE),
+        Event::Rotated { .. } => ("Rotated", NEWS),
+        Event::Created { .. } => ("Created", GOOD),
+        Event::Planned { .. } => ("Planned", NEWS),
+        Event::Warning { .. } => ("Warning", CARE),
+        Event::Stopping { .. } => ("Stopping", NEWS),
+        Event::Done(totals) if totals.failed > 0 => ("Done", BAD),
+        Event::Done(totals) if totals.abandoned > 0 => ("Done", CARE),
+        Event::Done(_) => ("Done", GOOD),
+    }
+}
+
+/// What the event is about: the routine where there is one, else a sentence of its own.
+fn object(event: &Event) -> String {
+    match event {
+        Event::Started { version, .. } => (*version).into(),
+        Event::Watching {
+            routines,
+            files,
+            directories,
+            backend,
+        } => format!(
+            "{}, {} in {} ({backend})",
+            count(*routines, "routine"),
+            count(*files, "file"),
+            count(*directories, "directory"),
+        ),
+        Event::Slots {
+            routine, used, cap, ..
+        } => format!("{routine} {used}/{cap}"),
+        Event::Budget {
+            requests_per_second: rate,
+            burst,
+            in_flight,
+        } => {
+            let most = u64::from(*rate) + u64::from(*burst) + u64::from(*in_flight);
+            let at_most = format!("at most {most} in any second (limit 100)");
+            format!("{rate}/s + burst {burst}, {in_flight} in flight: {at_most}")
+        }
+        Event::Ready { after } => format!("in {}", seconds(*after)),
+        Event::Throttled { operation, .. } => (*operation).into(),
+        Event::Stopping { running: 0, .. } => "nothing is running".into(),
+        Event::Stopping { running, drain } => {
+            let running = count(*running, "running upload");
+            format!("waiting up to {} for {running}", seconds(*drain))
+        }
+        Event::Done(totals) => how_edits_ended(totals),
+        other => other.routine().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// What else is worth knowing, in one line; empty where nothing is.
+fn details(event: &Event) -> String {
+    match event {
+        Event::Started {
+            endpoint,
+            key,
+            source,
+            ..
+        } => {
+            let key = format!("key {} ({})", escape(key), escape(source));
+            format!("{}  {key}", escape(endpoint))
+        }
+        Event::Slots { next, .. } => match next {
+            Some((next, Some(old))) => format!("next to rotate {} ({})", short(next), age(*old)),
+            Some((next, None)) => format!("next to rotate {}", short(next)),
+            None => String::new(),
+        },
+        Event::Uploaded {
+            revision,
+            sha256,
+            bytes,
+            saves,
+            calls,
+            took,
+            ..
+        } => {
+            let mut parts = vec![short(revision), size(*bytes as u64), sha256.short()];
+            parts.extend((*saves > 0).then(|| plural((*saves).into(), "save")));
+            parts.extend([plural((*calls).into(), "call"), seconds(*took)]);
+            parts.join("  ")
+        }
+        Event::Reused {
+            revision, saves, ..
+        } => {
+            let what = "these bytes are already there, no version used";
+            format!("{}  {what}{}", short(revision), times(*saves))
+        }
+        Event::Unchanged {
+            revision, saves, ..
+        } => {
+            let (same, times) = (short(revision), times(*saves));
+            format!("same bytes as {same}, no version used{times}")
+        }
+        Event::Superseded { saves, .. } => {
+            format!("a newer edit takes its place{}", times(*saves))
+        }
+        Event::Abandoned { saves, .. } => {
+            let what = "not uploaded before the stop; the next start looks again";
+            format!("{what}{}", times(*saves))
+        }
+        Event::Failed { problem, .. } | Event::Warning { problem, .. } => sentence(problem),
+        Event::Retrying { after, problem, .. } => {
+            format!("{}, next try in {}", sentence(problem), seconds(*after))
+        }
+        Event::Throttled { routine, after, .. } => {
+            format!("{routine}, next try in {}", seconds(*after))
+        }
+        Event::Rotated {
+            revision,
+            age,
+            reason,
+            ..
+        } => {
+            let age = age.map(|age| format!("{} old, ", age_in_words(age)));
+            let kept = format!("kept in the vault ({})", escape(reason));
+            format!("{}  {}{kept}", short(revision), age.unwrap_or_default())
+        }
+        Event::Created { .. } => "the routine was missing and was made".into(),
+        Event::Planned {
+            action,
+            detail,
+            saves,
+            ..
+        } => {
+            let times = times(saves.unwrap_or_default());
+            format!("would {action} {}{times}", escape(detail))
+        }
+        Event::Watching { .. }
+        | Event::Budget { .. }
+        | Event::Ready { .. }
+        | Event::Stopping { .. }
+        | Event::Done(_) => String::new(),
+    }
+}
+
+fn has_problem(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Failed { .. } | Event::Retrying { .. } | Event::Warning { .. }
+    )
+}
+
+/// The lines of one event as far as they are written.
+struct Page {
+    out: String,
+    column: usize,
+    look: Look,
+}
+
+impl Page {
+    /// Time of day and verb. What is told before the first edit and after the last has no time.
+    fn lead(&mut self, event: &Event, now: &Zoned) {
+        let (verb, style) = verb(event);
+        match event {
+            Event::Started { .. } => {
+                self.put(verb, style);
+                return self.put(" ", PLAIN);
+            }
+            Event::Done(_) if self.look.terminal => self.end(),
+            Event::Watching { .. }
+            | Event::Slots { .. }
+            | Event::Budget { .. }
+            | Event::Ready { .. }
+            | Event::Done(_) => {}
+            _ => self.put(&now.strftime("%H:%M:%S").to_string(), DIM),
+        }
+        self.put(&" ".repeat(VERB.saturating_sub(verb.len())), PLAIN);
+        self.put(verb, style);
+        self.gap();
+    }
+
+    /// What stands behind or below the details.
+    fn tail(&mut self, event: &Event) {
+        match event {
+            Event::Uploaded { slots, cap, .. } => {
+                let gauge = format!("{slots}/{cap}");
+                self.reach(GAUGE.saturating_sub(gauge.len()));
+                self.put(&gauge, PLAIN);
+            }
+            Event::Failed { problem, .. } => {
+                return self.problem(problem, "not uploaded, no version used");
+            }
+            Event::Retrying { problem, .. } | Event::Warning { problem, .. } => {
+                return self.problem(problem, "");
+            }
+            Event::Done(totals) => {
+                self.below(VERB + 2);
+                self.put(&what_it_took(totals), DIM);
+            }
+            Event::Ready { .. } if self.look.terminal => self.end(),
+            _ => {}
+        }
+        self.end();
+    }
+
+    /// The rest of a problem after its sentence. `note` says at the caret what did not happen.
+    fn problem(&mut self, problem: &Problem, note: &str) {
+        let class = match &problem.request_id {
+            Some(id) => format!("[{}] (request {})", problem.class, escape(id)),
+            None => format!("[{}]", problem.class),
+        };
+        let framed = problem.frame.is_some() && self.look.terminal;
+        let class_below = framed && !problem.help.is_empty();
+        if !class_below {
+            self.put(&format!(" {class}"), DIM);
+        }
+        match &problem.frame {
+            Some(frame) if self.look.terminal => self.source(frame, note),
+            Some(_) if !note.is_empty() => self.put(&format!("  {note}"), PLAIN),
+            _ => {}
+        }
+        if !problem.help.is_empty() {
+            self.below(MARGIN);
+            self.put("= help: ", NEWS);
+            self.put(&escape(&problem.help), PLAIN);
+        }
+        if class_below {
+            self.reach(CLASS);
+            self.put(&class, DIM);
+        }
+        self.end();
+    }
+
+    fn source(&mut self, frame: &Frame, note: &str) {
+        let shown = excerpt(frame);
+        self.below(MARGIN);
+        self.put("|", NEWS);
+        self.end();
+        self.put(&format!("{:>1$} |", frame.line, MARGIN - 1), NEWS);
+        self.put(format!(" {}", shown.source).trim_end(), PLAIN);
+        self.below(MARGIN);
+        self.put("|", NEWS);
+        self.put(&" ".repeat(shown.indent + 1), PLAIN);
+        let caret = format!("{} {note}", "^".repeat(shown.width));
+        self.put(caret.trim_end(), BAD);
+    }
+
+    fn put(&mut self, text: &str, style: Style) {
+        self.out.push_str(&paint(text, style, self.look));
+        self.column += columns(text);
+    }
+
+    fn gap(&mut self) {
+        self.put("  ", PLAIN);
+    }
+
+    /// Goes on at a column, or after a gap where the line is beyond it.
+    fn reach(&mut self, column: usize) {
+        let missing = column.saturating_sub(self.column).max(2);
+        self.put(&" ".repeat(missing), PLAIN);
+    }
+
+    /// Goes on in a line below, or after a gap where one event is one line.
+    fn below(&mut self, column: usize) {
+        if self.look.terminal {
+            self.end();
+            self.put(&" ".repeat(column), PLAIN);
+        } else {
+            self.gap();
+        }
+    }
+
+    fn end(&mut self) {
+        self.out.push('\n');
+        self.column = 0;
+    }
+}
+
+fn sentence(problem: &Problem) -> String {
+    let what = escape(&problem.what);
+    match &problem.frame {
+        Some(at) => format!("{}:{}:{} {what}", escape(&at.file), at.line, at.column),
+        None => what,
+    }
+}
+
+/// The six ends of edits, and the two that are rare only when they happened.
+fn how_edits_ended(totals: &Totals) -> String {
+    let mut ends = vec![
+        (totals.uploaded, "uploaded"),
+        (totals.reused, "reused"),
+        (totals.unchanged, "unchanged"),
+        (totals.superseded, "superseded"),
+        (totals.failed, "failed"),
+    ];
+    let rare = [(totals.abandoned, "abandoned"), (totals.planned, "planned")];
+    ends.extend(rare.into_iter().filter(|(count, _)| *count > 0));
+    let ends: Vec<String> = ends.iter().map(|(n, end)| format!("{n} {end}")).collect();
+    let (saves, edits) = (plural(totals.saves, "save"), plural(totals.edits, "edit"));
+    format!("{saves} -> {edits}: {}", ends.join(", "))
+}
+
+fn what_it_took(totals: &Totals) -> String {
+    let calls = plural(totals.calls, "API call");
+    let (rotated, peak, up) = (totals.rotated, totals.peak, span(totals.up));
+    format!("{rotated} rotated, {calls}, peak {peak}/s, up {up}")
+}
+
+fn short(revision: &Revision) -> String {
+    escape(&revision.short())
+}
+
+/// How many saves one edit was made of, where it was more than one.
+fn times(saves: u32) -> String {
+    if saves > 1 {
+        format!(" (x{saves})")
+    } else {
+        String::new()
+    }
+}
+
+fn count(count: usize, noun: &str) -> String {
+    plural(count as u64, noun)
+}
