@@ -2,14 +2,35 @@
 //!
 //! Everything behind this module may rely on the checks made here: limits that add up, paths that are absolute,
 //! names that are names.
+//!
+//! The way through it: `raw` reads the text into types, `forbidden` looks for what no file may hold, `check`, `routine`
+//! and `endpoint` decide, and `error` shows what is wrong. Flags and the environment that stand above the file are the
+//! command line's: what they change here comes in as an argument.
 
-use std::path::PathBuf;
+mod check;
+mod endpoint;
+mod error;
+mod forbidden;
+mod raw;
+mod routine;
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+
+pub use self::error::{ConfigError, Invalid, Place};
 use crate::routine::RoutineName;
 
+/// The name of the file that is looked for where none is given.
+pub const FILE_NAME: &str = "er-dev.toml";
+
+/// The largest file that is read, in bytes; a larger one is [`ConfigError::TooLarge`].
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
 /// A checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The file it was read from, absolute.
     pub file: PathBuf,
@@ -23,7 +44,8 @@ pub struct Config {
     pub revisions: Revisions,
     /// How the daemon runs.
     pub daemon: Daemon,
-    /// The routines, in the order of the file; names and entries are unique, and there is at least one.
+    /// The routines, in the order of the file; names are unique, and there is at least one.
+    /// Two routines may have the same entry.
     pub routines: Vec<Routine>,
 }
 
@@ -70,7 +92,7 @@ pub struct Watch {
 }
 
 /// How versions are kept and rotated. `keep_newest < cap - reserve`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revisions {
     /// Versions a routine may hold, at most 10.
     pub cap: usize,
@@ -87,7 +109,8 @@ pub struct Revisions {
 }
 
 /// Whose versions rotation may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rotate {
     /// Anybody's.
     Any,
@@ -98,7 +121,8 @@ pub enum Rotate {
 }
 
 /// When the code of an upload is read back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// When its outcome is in doubt.
     Doubt,
@@ -131,3 +155,89 @@ pub struct Routine {
     /// Whether the routine is made remotely when it is missing.
     pub create: bool,
 }
+
+/// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.
+///
+/// A given file is taken unseen; [`load`] says what is wrong with it.
+///
+/// # Errors
+///
+/// [`ConfigError::NotFound`] if none is given and none is there.
+pub fn find(given: Option<&Path>, cwd: &Path) -> Result<PathBuf, ConfigError> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    cwd.ancestors()
+        .map(|dir| dir.join(FILE_NAME))
+        .find(|file| file.is_file())
+        .ok_or_else(|| ConfigError::NotFound(cwd.to_owned()))
+}
+
+/// Reads and checks the file at `path`. `allow_endpoint` are hosts, with or without a port, that may be an endpoint
+/// though they are neither the service nor this machine.
+///
+/// # Errors
+///
+/// Any [`ConfigError`] but [`ConfigError::NotFound`].
+pub fn load(path: &Path, allow_endpoint: &[String]) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Read {
+        file: path.to_owned(),
+        source,
+    };
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let bytes = read(path)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..place]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        unreadable(io::Error::other(format!("line {line} is not UTF-8")))
+    })?;
+    parse(&text, &absolute, &shown(path), allow_endpoint)
+}
+
+/// Checks the text of a file. `file` is where it stands, absolute; `shown` is what errors call it.
+fn parse(
+    text: &str,
+    file: &Path,
+    shown: &str,
+    allow_endpoint: &[String],
+) -> Result<Config, ConfigError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    raw::read(text)
+        .and_then(|raw| check::check(raw, &routine::plain(file), allow_endpoint))
+        .map_err(|fault| fault.in_file(shown, text).into())
+}
+
+/// The bytes of the file. Opening does not wait, so that a pipe in its place is refused like a directory is.
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let unreadable = |source| ConfigError::Read {
+        file: path.to_owned(),
+        source,
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unreadable(e.into()))?;
+    let file = std::fs::File::from(file);
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(ConfigError::NotAFile(path.to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge(path.to_owned()));
+    }
+    Ok(bytes)
+}
+
+/// What people call the file: seen from the working directory where it lies below it.
+fn shown(path: &Path) -> String {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(cwd).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests;

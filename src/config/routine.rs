@@ -1,0 +1,165 @@
+//! One `[[routine]]`: its name, where its code lies, and what its versions are called.
+//!
+//! Whether the entry exists is not asked here: a file may be missing for a moment, and the watcher tells.
+
+use std::path::{Component, Path, PathBuf};
+
+use toml::Spanned;
+
+use super::Routine;
+use super::check::{bad_pattern, not_yet};
+use super::error::Fault;
+use super::raw::{self, Build, suggestion};
+use crate::routine::RoutineName;
+
+const DESCRIPTION: &str = "{file}";
+/// The longest template of a description, in characters. The service's own limit is not documented.
+const MAX_DESCRIPTION_CHARS: usize = 200;
+/// What a description may hold in braces one day, besides `{file}`.
+const LATER_PLACEHOLDERS: [&str; 5] = ["git", "branch", "user", "host", "time"];
+
+/// Checks one routine. `dir` is the absolute directory of the file, where relative paths begin.
+pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
+    let name = name(&raw.name)?;
+    let (entry, root) = entry(&raw.entry, dir)?;
+    let description = description(raw.description)?;
+    not_yet(
+        &raw.upload,
+        raw::Upload::Revision,
+        "upload = \"staging\"",
+        "\"revision\"",
+    )?;
+    not_yet(&raw.follow, false, "follow = true", "false")?;
+    publish_to(&raw.publish_to)?;
+    build(raw.build)?;
+    Ok(Routine {
+        name,
+        entry,
+        shown: raw.entry.into_inner(),
+        root,
+        description,
+        check: raw.check.unwrap_or(true),
+        create: raw.create.unwrap_or(false),
+    })
+}
+
+fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
+    if name.get_ref().contains("{stem}") {
+        return Err(
+            Fault::at(name.span(), "`{stem}` in a name is not available yet")
+                .help("write one [[routine]] for each file"),
+        );
+    }
+    RoutineName::new(name.get_ref()).map_err(|error| {
+        Fault::at(name.span(), error.to_string())
+            .help("take the name the routine has in the console")
+    })
+}
+
+/// The entry and the directory it may not leave, both absolute and without `.` and `..`.
+///
+/// `..` is taken from the text and not from the disk: the watcher compares these paths with those the system reports.
+fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Fault> {
+    let text = entry.get_ref();
+    let fault = |message: &str| Fault::at(entry.span(), message);
+    if text.contains(['*', '?', '[', '{']) {
+        globset::Glob::new(text).map_err(|error| bad_pattern(entry, &error))?;
+        return Err(fault("a pattern as an entry is not available yet")
+            .help("write one [[routine]] for each file"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(fault("an entry cannot hold control characters"));
+    }
+    let last = text.rsplit('/').next().unwrap_or_default();
+    if matches!(last, "" | "." | "..") {
+        return Err(fault("an entry names a file").help("for example entry = \"hello.js\""));
+    }
+    let path = plain(&dir.join(text));
+    match path.parent() {
+        Some(root) => Ok((path.clone(), root.to_owned())),
+        None => Err(fault("an entry names a file")),
+    }
+}
+
+fn description(written: Option<Spanned<String>>) -> Result<String, Fault> {
+    let Some(template) = written else {
+        return Ok(DESCRIPTION.to_owned());
+    };
+    let fault = |message: String| Fault::at(template.span(), message);
+    let text = template.get_ref();
+    if text.chars().any(char::is_control) {
+        return Err(fault(
+            "a description is one line without control characters".into(),
+        ));
+    }
+    if text.chars().count() > MAX_DESCRIPTION_CHARS {
+        let message = format!("a description has at most {MAX_DESCRIPTION_CHARS} characters");
+        return Err(fault(message));
+    }
+    for opened in text.split('{').skip(1) {
+        let Some((placeholder, _)) = opened.split_once('}') else {
+            return Err(
+                fault("a `{` in the description has no `}`".into()).help("known is `{file}`")
+            );
+        };
+        if LATER_PLACEHOLDERS.contains(&placeholder) {
+            let message = format!("`{{{placeholder}}}` in a description is not available yet");
+            return Err(fault(message).help("use `{file}` or words of your own"));
+        }
+        if placeholder != "file" {
+            let message = format!("unknown placeholder `{{{placeholder}}}` in the description");
+            return Err(fault(message).help(suggestion(
+                &format!("{{{placeholder}}}"),
+                &["{file}"],
+                "known is",
+            )));
+        }
+    }
+    Ok(template.into_inner())
+}
+
+/// Publishing what users see is never automatic, and publishing to staging is still to come.
+fn publish_to(environments: &[Spanned<String>]) -> Result<(), Fault> {
+    let live = environments.iter().find(|name| name.get_ref() != "staging");
+    if let Some(live) = live {
+        let message = format!("er-dev never publishes to `{}` by itself", live.get_ref());
+        return Err(Fault::at(live.span(), message)
+            .help("what users see is changed by hand only: use publish_to = []"));
+    }
+    match environments.first() {
+        Some(staging) => {
+            let message = "publishing to staging after an upload is not available yet";
+            Err(Fault::at(staging.span(), message).help("use publish_to = []"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn build(build: Option<Spanned<Build>>) -> Result<(), Fault> {
+    let Some(build) = build else {
+        return Ok(());
+    };
+    let Build { command, watch } = build.get_ref();
+    let mut texts = watch.iter().chain([command]);
+    if let Some(empty) = texts.find(|text| text.get_ref().trim().is_empty()) {
+        let message = "a build has a command and watches directories with names";
+        return Err(Fault::at(empty.span(), message));
+    }
+    Err(Fault::at(build.span(), "`build` is not available yet")
+        .help("leave it out, run the build beside er-dev, and let `entry` name its output"))
+}
+
+/// An absolute path without `.` and `..`.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
