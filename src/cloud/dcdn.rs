@@ -1,0 +1,399 @@
+//! The operations of DCDN's EdgeRoutine API (version 2018-01-15) and the shapes of its answers.
+//!
+//! The documentation leaves most of the shapes open, so reading is lenient: numbers for text, one element for a list,
+//! three encodings of a description. What rotation depends on is the exception. Where the environments cannot be read
+//! without a guess, they are unknown, and then nothing is deleted.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use crate::routine::{Code, Revision, RoutineName};
+
+use super::error::{Class, CloudError};
+use super::form::Form;
+use super::rpc::Size;
+use super::{Cloud, Environments, Fetched, Listed, Listing};
+
+impl Cloud {
+    /// Lists the versions of a routine and what is live where (`DescribeRoutine`).
+    pub async fn list(&self, routine: &RoutineName) -> Result<Listing, CloudError> {
+        let operation = "DescribeRoutine";
+        let answer = self
+            .rpc
+            .call(operation, &[("Name", routine.as_str())], Size::Words)
+            .await?;
+        match answer.get("Content") {
+            Some(Value::Object(content)) => Ok(listing(content)),
+            // The service has been seen to answer like this for a routine that does not exist.
+            _ => Err(CloudError::unusable(
+                Class::Gone,
+                operation,
+                "the routine does not exist",
+            )),
+        }
+    }
+
+    /// Asks for a new version and the form to post its code with (`UploadRoutineCode`). The version may exist from
+    /// here on, without code.
+    pub async fn begin_upload(
+        &self,
+        routine: &RoutineName,
+        description: &str,
+    ) -> Result<(Revision, Form), CloudError> {
+        let operation = "UploadRoutineCode";
+        let arguments = [("Name", routine.as_str()), ("CodeDescription", description)];
+        let answer = self.rpc.call(operation, &arguments, Size::Words).await?;
+        let unusable = |what: String| CloudError::unusable(Class::Ambiguous, operation, what);
+        let content = answer.get("Content").unwrap_or(&Value::Null);
+        let revision = content
+            .get("CodeRevision")
+            .and_then(text)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| unusable("the answer names no version".into()))?;
+        let config = content.get("OssPostConfig").unwrap_or(&Value::Null);
+        let form =
+            Form::read(config, self.loopback).map_err(|error| unusable(error.to_string()))?;
+        Ok((Revision::new(&revision), form))
+    }
+
+    /// Posts the code with the form of its upload. `Ok` means that the service has it.
+    pub async fn post(&self, form: &Form, code: &Code) -> Result<(), CloudError> {
+        form.post(&self.rpc.client, code, self.rpc.timeouts.post)
+            .await
+    }
+
+    /// Reads the code of a version back (`DescribeRoutineCodeRevision`).
+    pub async fn fetch(
+        &self,
+        routine: &RoutineName,
+        revision: &Revision,
+    ) -> Result<Fetched, CloudError> {
+        let operation = "DescribeRoutineCodeRevision";
+        let arguments = [
+            ("Name", routine.as_str()),
+            ("SelectCodeRevision", revision.as_str()),
+        ];
+        let answer = self.rpc.call(operation, &arguments, Size::Code).await?;
+        let encoded = answer
+            .pointer("/Content/ErCode")
+            .and_then(Value::as_str)
+            .unwrap_or("");
+        let bytes = STANDARD.decode(encoded).map_err(|_| {
+            CloudError::unusable(Class::Ambiguous, operation, "the code is not valid base64")
+        })?;
+        if bytes.is_empty() || is_storage_error(&bytes) {
+            return Ok(Fetched::Nothing);
+        }
+        Ok(Fetched::Code(Code::new(bytes)))
+    }
+
+    /// Deletes a version for good (`DeleteRoutineCodeRevision`). The service does not promise to spare a live one.
+    pub async fn delete(
+        &self,
+        routine: &RoutineName,
+        revision: &Revision,
+    ) -> Result<(), CloudError> {
+        let arguments = [
+            ("Name", routine.as_str()),
+            ("SelectCodeRevision", revision.as_str()),
+        ];
+        self.rpc
+            .call("DeleteRoutineCodeRevision", &arguments, Size::Words)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes a version the live one of environments (`PublishRoutineCodeRevision`).
+    pub async fn publish(
+        &self,
+        routine: &RoutineName,
+        revision: &Revision,
+        environments: &[&str],
+    ) -> Result<(), CloudError> {
+        let environments = Value::from(environments.to_vec()).to_string();
+        let arguments = [
+            ("Name", routine.as_str()),
+            ("SelectCodeRevision", revision.as_str()),
+            ("Envs", &environments),
+        ];
+        self.rpc
+            .call("PublishRoutineCodeRevision", &arguments, Size::Words)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes a routine with the service's own settings (`CreateRoutine`).
+    pub async fn create(&self, routine: &RoutineName) -> Result<(), CloudError> {
+        self.rpc
+            .call("CreateRoutine", &[("Name", routine.as_str())], Size::Words)
+            .await?;
+        Ok(())
+    }
+}
+
+/// A version without code reads back as object storage's own error page.
+fn is_storage_error(bytes: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).into_owned();
+    start.contains("<Error>") && start.contains("<Code>NoSuchKey</Code>")
+}
+
+fn listing(content: &Map<String, Value>) -> Listing {
+    let revisions = elements(content.get("CodeRevs"), "CodeRevision")
+        .into_iter()
+        .filter_map(|element| {
+            let field = |key: &str| element.get(key).and_then(text);
+            Some(Listed {
+                revision: Revision::new(&field("CodeRevision")?),
+                created: field("CreationTime")
+                    .or_else(|| field("CreateTime"))
+                    .and_then(|time| time.parse().ok()),
+                description: description(&field("CodeDescription").unwrap_or_default()),
+            })
+        })
+        .collect();
+    Listing {
+        revisions,
+        environments: environments(content),
+    }
+}
+
+/// The members of a list that may also come as one element, or wrapped in an object as XML would have it.
+fn elements<'a>(value: Option<&'a Value>, key: &str) -> Vec<&'a Value> {
+    match value {
+        Some(Value::Array(list)) => list.iter().collect(),
+        Some(one @ Value::Object(map)) if map.contains_key(key) => match map.get(key) {
+            Some(inner @ (Value::Array(_) | Value::Object(_))) => elements(Some(inner), key),
+            _ => vec![one],
+        },
+        Some(Value::Object(map)) if map.len() == 1 => elements(map.values().next(), key),
+        _ => Vec::new(),
+    }
+}
+
+fn environments(content: &Map<String, Value>) -> Environments {
+    let Some(Value::Object(conf)) = content.get("EnvConf") else {
+        return Environments::Unknown("the service did not say what is live where".into());
+    };
+    let mut live = BTreeMap::new();
+    for (name, settings) in conf {
+        let Some(revision) = settings.get("CodeRev").and_then(text) else {
+            return Environments::Unknown(format!(
+                "the service did not say what is live in `{name}`"
+            ));
+        };
+        // An empty text is how the service says that no numbered version is live there.
+        live.insert(
+            name.clone(),
+            (!revision.is_empty()).then(|| Revision::new(&revision)),
+        );
+    }
+    let named: Vec<String> = match content.get("Envs") {
+        Some(Value::Array(list)) => list.iter().filter_map(text).collect(),
+        Some(Value::String(one)) => vec![one.clone()],
+        _ => Vec::new(),
+    };
+    if let Some(missing) = named.iter().find(|name| !live.contains_key(*name)) {
+        return Environments::Unknown(format!(
+            "the service did not say what is live in `{missing}`"
+        ));
+    }
+    Environments::Known(live)
+}
+
+/// Text, or a whole number as text. A number with a fraction or an exponent has lost digits already and stays unread.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if number.is_u64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Descriptions come back in base64, in base64 of a JSON string, or plain.
+fn description(raw: &str) -> String {
+    let decoded = STANDARD
+        .decode(raw)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    match decoded {
+        Some(text) if !text.chars().any(char::is_control) => match serde_json::from_str(&text) {
+            Ok(Value::String(inner)) => inner,
+            _ => text,
+        },
+        _ => match serde_json::from_str(raw) {
+            Ok(Value::String(inner)) => inner,
+            _ => raw.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(content: &Value) -> Listing {
+        listing(content.as_object().unwrap())
+    }
+
+    fn ids(listing: &Listing) -> Vec<&str> {
+        listing
+            .revisions
+            .iter()
+            .map(|listed| listed.revision.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn the_documented_answer_is_read_whole() {
+        let listing = read(&json!({
+            "Envs": ["production", "staging", "presetCanaryBeijing"],
+            "EnvConf": {
+                "production": {"SpecName": "50ms", "CodeRev": "1622467236337778954", "AllowedHosts": ["a"]},
+                "staging": {"SpecName": "50ms", "CodeRev": "", "AllowedHosts": []},
+                "presetCanaryBeijing": {"SpecName": "5ms", "CodeRev": "1622467214654495147"},
+            },
+            "CodeRevs": [
+                {"CodeRevision": "1622467214654495147", "CreationTime": "2021-05-31T13:20:14Z", "CodeDescription": "IkhlbGxvIFdvcmxkIg=="},
+                {"CodeRevision": "unstable", "CreationTime": "", "CodeDescription": "IkhlbGxvIFdvcmxkIEZyb20gU3RhZ2luZyBFbnYi"},
+                {"CodeRevision": "1622467544804919489", "CreationTime": "2021-05-31T13:25:44.132925407Z", "CodeDescription": "SGVsbG8gV29ybGQgRnJvbSBDb21taXQ="},
+            ],
+        }));
+        assert_eq!(
+            ids(&listing),
+            ["1622467214654495147", "unstable", "1622467544804919489"]
+        );
+        let descriptions: Vec<_> = listing
+            .revisions
+            .iter()
+            .map(|l| l.description.as_str())
+            .collect();
+        assert_eq!(
+            descriptions,
+            [
+                "Hello World",
+                "Hello World From Staging Env",
+                "Hello World From Commit"
+            ]
+        );
+        assert_eq!(
+            listing.revisions[0].created.unwrap().as_second(),
+            1_622_467_214
+        );
+        assert_eq!(listing.revisions[1].created, None);
+        let Environments::Known(live) = listing.environments else {
+            panic!()
+        };
+        assert_eq!(
+            live["production"],
+            Some(Revision::new("1622467236337778954"))
+        );
+        assert_eq!(live["staging"], None);
+        assert_eq!(
+            live["presetCanaryBeijing"],
+            Some(Revision::new("1622467214654495147"))
+        );
+    }
+
+    #[test]
+    fn a_version_number_keeps_every_digit_whether_text_or_number() {
+        let listing = read(&json!({"EnvConf": {}, "CodeRevs": [
+            {"CodeRevision": 1_620_876_959_997_924_701u64}, {"CodeRevision": "1620876959997924702"},
+        ]}));
+        assert_eq!(
+            ids(&listing),
+            ["1620876959997924701", "1620876959997924702"]
+        );
+        assert_eq!(text(&json!(1.5e18)), None);
+    }
+
+    #[test]
+    fn one_element_may_stand_in_place_of_a_list() {
+        let one = json!({"CodeRevision": "1", "CodeDescription": "x"});
+        let two = json!([{"CodeRevision": "1"}, {"CodeRevision": "2"}]);
+        let shapes = [
+            (json!([one]), 1),
+            (one.clone(), 1),
+            (json!({"CodeRev": one}), 1),
+            (json!({"CodeRev": two}), 2),
+            (json!({"CodeRevision": two}), 2),
+            (json!([]), 0),
+            (json!(null), 0),
+            (json!(""), 0),
+        ];
+        for (shape, count) in shapes {
+            let listing = read(&json!({"EnvConf": {}, "CodeRevs": shape}));
+            assert_eq!(listing.revisions.len(), count, "{shape}");
+        }
+    }
+
+    #[test]
+    fn environments_that_need_a_guess_are_unknown() {
+        let odd = [
+            json!({}),
+            json!({"EnvConf": null}),
+            json!({"EnvConf": []}),
+            json!({"EnvConf": "production"}),
+            json!({"EnvConf": {"production": null}}),
+            json!({"EnvConf": {"production": {"SpecName": "5ms"}}}),
+            json!({"EnvConf": {"production": {"CodeRev": ["1"]}}}),
+            json!({"EnvConf": {"production": {"CodeRev": 1.5e18}}}),
+            json!({"EnvConf": {"production": {"CodeRev": "1"}}, "Envs": ["production", "staging"]}),
+        ];
+        for content in odd {
+            assert!(
+                matches!(read(&content).environments, Environments::Unknown(_)),
+                "{content}"
+            );
+        }
+        let known = read(&json!({"EnvConf": {"production": {"CodeRev": 5}}, "Envs": "production"}));
+        let live = BTreeMap::from([("production".to_owned(), Some(Revision::new("5")))]);
+        assert_eq!(known.environments, Environments::Known(live));
+    }
+
+    #[test]
+    fn a_description_is_read_in_every_encoding_it_has_been_seen_in() {
+        for (raw, read) in [
+            ("IkhlbGxvIFdvcmxkIg==", "Hello World"),
+            (
+                "SGVsbG8gV29ybGQgRnJvbSBDb21taXQ=",
+                "Hello World From Commit",
+            ),
+            ("Hello World", "Hello World"),
+            ("\"quoted\"", "quoted"),
+            ("", ""),
+            ("test", "test"),
+            (
+                "a.js er1.0123456789abcdef0123456789abcdef.01234567",
+                "a.js er1.0123456789abcdef0123456789abcdef.01234567",
+            ),
+        ] {
+            assert_eq!(description(raw), read, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_version_without_code_is_told_by_the_error_page_in_its_place() {
+        let page = b"<?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchKey</Code><Message>x</Message></Error>";
+        assert!(is_storage_error(page));
+        assert!(!is_storage_error(
+            b"addEventListener('fetch', () => '<Error>')"
+        ));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_reading_panic(raw in ".*", depth in 0usize..6) {
+            let mut value = json!(raw);
+            for level in 0..depth {
+                value = if level % 2 == 0 { json!({"CodeRevision": value, "EnvConf": {"x": value}}) } else { json!([value]) };
+            }
+            let _ = listing(json!({"CodeRevs": value, "EnvConf": value, "Envs": value}).as_object().unwrap());
+            let _ = description(&raw);
+        }
+    }
+}

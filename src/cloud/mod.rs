@@ -1,0 +1,116 @@
+//! The remote service: list versions, upload, read back, delete, publish, create.
+//!
+//! [`Cloud`] is one service with one key. Every request of its API passes the gate inside; none is repeated, because
+//! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{Endpoint, Limits};
+use crate::routine::{Code, Revision};
+
+pub mod credentials;
+mod dcdn;
+pub mod error;
+pub mod form;
+pub mod gate;
+mod http;
+mod rpc;
+pub mod sign;
+
+/// The service, its key, and the gate to it.
+pub struct Cloud {
+    rpc: rpc::Rpc,
+    loopback: bool,
+}
+
+/// How long answers are waited for, in total from the first byte sent to the last one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a call of the API.
+    pub api: Duration,
+    /// For the post of the code, besides a time that grows with its size.
+    pub post: Duration,
+}
+
+/// What the service says of a routine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its versions, in the service's order, which is none. Each takes one of the ten slots.
+    pub revisions: Vec<Listed>,
+    /// What is live where.
+    pub environments: Environments,
+}
+
+/// One version in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its number, or `unstable` for the staging slot.
+    pub revision: Revision,
+    /// When the service says it was made.
+    pub created: Option<jiff::Timestamp>,
+    /// Its description, decoded.
+    pub description: String,
+}
+
+/// What is live where.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Environments {
+    /// The live version of every environment; `None` where no numbered version is live.
+    Known(BTreeMap<String, Option<Revision>>),
+    /// The answer could not be read without a guess, for this reason: nothing may be deleted.
+    Unknown(String),
+}
+
+/// What a version holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// Its code.
+    Code(Code),
+    /// The version exists, its code does not: the upload that made it never finished.
+    Nothing,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client could not be made: {0}")]
+pub struct ClientError(#[source] reqwest::Error);
+
+impl Cloud {
+    /// A client of the service at an endpoint. Makes no request.
+    pub fn new(
+        endpoint: &Endpoint,
+        credentials: credentials::Credentials,
+        limits: Limits,
+        timeouts: Timeouts,
+    ) -> Result<Self, ClientError> {
+        let client = http::client(endpoint.loopback).map_err(ClientError)?;
+        let gate = gate::Gate::new(limits);
+        let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
+        Ok(Self {
+            rpc,
+            loopback: endpoint.loopback,
+        })
+    }
+
+    /// What the gate has let through so far.
+    pub fn usage(&self) -> gate::Usage {
+        self.rpc.usage()
+    }
+}
+
+impl std::fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cloud").finish_non_exhaustive()
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            api: Duration::from_secs(10),
+            post: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! One signed call of the API: permit, sign, send, decode. Nothing is repeated here; whoever calls decides.
+
+use std::time::SystemTime;
+
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::credentials::Credentials;
+use super::error::{self, Answer, Class, CloudError};
+use super::gate::{Gate, Usage};
+use super::sign::{self, rpc::Params};
+use super::{Timeouts, http};
+
+/// The version of the API that is spoken.
+const VERSION: &str = "2018-01-15";
+
+/// The largest answer of a call that carries no code, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The largest answer that carries code: the largest code in base64, with room for what is around it, in bytes.
+const MAX_CODE_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// How much of an answer is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    /// Words about routines.
+    Words,
+    /// The code of a version.
+    Code,
+}
+
+/// The API behind its gate.
+pub(super) struct Rpc {
+    pub(super) client: reqwest::Client,
+    pub(super) timeouts: Timeouts,
+    endpoint: String,
+    credentials: Credentials,
+    gate: Gate,
+}
+
+impl Rpc {
+    pub(super) fn new(
+        client: reqwest::Client,
+        endpoint: &str,
+        credentials: Credentials,
+        gate: Gate,
+        timeouts: Timeouts,
+    ) -> Self {
+        let endpoint = format!("{endpoint}/");
+        Self {
+            client,
+            timeouts,
+            endpoint,
+            credentials,
+            gate,
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.gate.usage()
+    }
+
+    /// Sends one call and returns its whole answer.
+    pub(super) async fn call(
+        &self,
+        operation: &'static str,
+        arguments: &[(&'static str, &str)],
+        size: Size,
+    ) -> Result<Value, CloudError> {
+        let permit = self.gate.permit().await;
+        // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
+        let body = self.signed(operation, arguments, SystemTime::now(), &nonce());
+        let request = self
+            .client
+            .post(&self.endpoint)
+            .header(
+                reqwest::header::CONTENT_TYPE,
+                "application/x-www-form-urlencoded",
+            )
+            .timeout(self.timeouts.api)
+            .body(body);
+        let limit = match size {
+            Size::Words => MAX_ANSWER_BYTES,
+            Size::Code => MAX_CODE_ANSWER_BYTES,
+        };
+        let answer = http::send(operation, request, limit).await?;
+        drop(permit);
+        let told = Answer {
+            status: answer.status,
+            body: &answer.text,
+            retry_after: answer.retry_after,
+        };
+        if answer.status != 200 {
+            return Err(self.scrubbed(error::of_api(operation, told)));
+        }
+        match serde_json::from_str::<Value>(&answer.text) {
+            Ok(value) if value.get("RequestId").is_some() => Ok(value),
+            _ => Err(CloudError::unusable(
+                Class::Ambiguous,
+                operation,
+                "the answer is not the service's",
+            )),
+        }
+    }
+
+    /// All parameters in the body, so that no address carries a signature.
+    fn signed(
+        &self,
+        operation: &str,
+        arguments: &[(&'static str, &str)],
+        now: SystemTime,
+        nonce: &str,
+    ) -> String {
+        let timestamp = humantime::format_rfc3339_seconds(now).to_string();
+        let mut params: Params<'_> = arguments.iter().copied().collect();
+        params.insert("Action", operation);
+        params.insert("Version", VERSION);
+        params.insert("Format", "JSON");
+        params.insert("AccessKeyId", &self.credentials.id);
+        params.insert("SignatureMethod", "HMAC-SHA1");
+        params.insert("SignatureVersion", "1.0");
+        params.insert("SignatureNonce", nonce);
+        params.insert("Timestamp", &timestamp);
+        if let Some(token) = self.credentials.token() {
+            params.insert("SecurityToken", token.expose_secret());
+        }
+        let signature =
+            sign::rpc::signature(self.credentials.secret().expose_secret(), "POST", &params);
+        params.insert("Signature", &signature);
+        sign::form(params)
+    }
+
+    /// Removes what this program must not repeat, should a server repeat it.
+    fn scrubbed(&self, mut error: CloudError) -> CloudError {
+        let token = self
+            .credentials
+            .token()
+            .map_or("", |token| token.expose_secret());
+        let secret = self.credentials.secret().expose_secret();
+        for hidden in [secret, token, &self.credentials.id] {
+            if !hidden.is_empty() {
+                error.what = error.what.replace(hidden, "***");
+                error.what = error.what.replace(&sign::encode(hidden), "***");
+            }
+        }
+        error
+    }
+}
+
+/// A random UUID (version 4), fresh for every attempt: the service refuses a nonce it has seen.
+fn nonce() -> String {
+    let random = fastrand::u128(..);
+    let marked = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{marked:032x}");
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_a_random_uuid_and_never_the_same() {
+        let nonces: std::collections::HashSet<String> = (0..10_000).map(|_| nonce()).collect();
+        assert_eq!(nonces.len(), 10_000);
+        for nonce in nonces {
+            assert_eq!(nonce.len(), 36);
+            assert_eq!(&nonce[14..15], "4");
+            assert!(matches!(&nonce[19..20], "8" | "9" | "a" | "b"), "{nonce}");
+        }
+    }
+}
