@@ -4,4 +4,6 @@
 pub mod cloud;
 pub mod config;
 pub mod report;
+pub mod revision;
 pub mod routine;
+pub mod state;

@@ -1,0 +1,579 @@
+//! Carries the protocol's steps out: one [`Session`] a routine, one [`Pass`] an edit.
+//!
+//! A pass holds the step lock. [`Pass::store`] ends with a version that holds the bytes, which is when the edit is
+//! done; [`Pass::trim`] then frees a slot. What happened on the way is kept in [`Pass::happened`], also when the pass
+//! ends in an error, because a deletion is never silent.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::cloud::error::{Class, CloudError};
+use crate::cloud::{Cloud, Fetched, Listing};
+use crate::config::{Revisions, Routine, Verify};
+use crate::routine::{Code, Digest, Revision};
+
+use super::lock::{self, LockError, StepLock};
+use super::mark::{self, Instance};
+use super::protocol::{self, Blocked, Content, Goal, Knowledge, Step, Why};
+use super::rotation::Policy;
+use super::vault::Vault;
+
+/// The most steps of one pass. A pass takes about ten; a service that never gets anywhere ends here.
+const MAX_STEPS: usize = 80;
+
+/// The most uploads of one pass: a form may end early, an orphan may have to be replaced.
+const MAX_UPLOADS: u32 = 3;
+
+/// How long after its time-out a request that got no answer could still be carried out.
+pub const SETTLE_MARGIN: Duration = Duration::from_secs(10);
+
+/// What all sessions of a run share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The rules of rotation.
+    pub policy: Policy,
+    /// When the code of an upload is read back.
+    pub verify: Verify,
+    /// Which er-dev this is.
+    pub instance: Instance,
+    /// How long a step of another er-dev is waited for.
+    pub lock_wait: Duration,
+    /// How long a request that got no answer could still be carried out, from when it was sent.
+    pub settle: Duration,
+    /// Whether changing requests are only named and not sent.
+    pub dry_run: bool,
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    pub fn new(
+        revisions: &Revisions,
+        instance: Instance,
+        lock_wait: Duration,
+        settle: Duration,
+    ) -> Self {
+        Self {
+            policy: Policy::new(revisions),
+            verify: revisions.verify,
+            instance,
+            lock_wait,
+            settle,
+            dry_run: false,
+        }
+    }
+}
+
+/// One routine on the service, with what is known of it from edit to edit.
+#[derive(Debug)]
+pub struct Session {
+    cloud: Arc<Cloud>,
+    settings: Arc<Settings>,
+    routine: Routine,
+    dir: PathBuf,
+    vault: Vault,
+    knowledge: Knowledge,
+    generation: u64,
+}
+
+/// One edit's way to the service. Holds the step lock until it is dropped.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    session: &'a mut Session,
+    lock: StepLock,
+    changed: bool,
+    calls: u32,
+    happened: Vec<Happened>,
+}
+
+/// The end of [`Pass::store`]: which version holds the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The version.
+    pub revision: Revision,
+    /// How it came to hold them.
+    pub how: How,
+    /// API requests so far.
+    pub calls: u32,
+    /// Versions the routine holds now.
+    pub slots: usize,
+    /// Versions it may hold.
+    pub cap: usize,
+}
+
+/// How a version came to hold the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// They were uploaded.
+    Uploaded,
+    /// The newest version held them already.
+    Newest,
+    /// An older version held them already.
+    Older,
+    /// They would have been uploaded, were this not a dry run. The version is the newest there is, or none.
+    Planned,
+}
+
+/// Something a pass did besides the upload, or would have done in a dry run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// A version was deleted.
+    Rotated {
+        /// The version.
+        revision: Revision,
+        /// Its age.
+        age: Option<Duration>,
+        /// Why it went.
+        reason: String,
+    },
+    /// The missing routine was made.
+    Created,
+    /// A step that a dry run did not take: "upload", "rotate" or "create", and of what.
+    Planned(&'static str, String),
+    /// A version could not be saved or deleted and stays for now.
+    Spared(Revision, String),
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// A request did not succeed.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    /// Nothing can be done until somebody changes something.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// Another er-dev is busy with the routine.
+    #[error("the routine is locked: {0}")]
+    Lock(#[from] LockError),
+    /// An earlier request got no answer and could still be carried out until then.
+    #[error("an earlier request got no answer and could still be carried out")]
+    Unsettled(Instant),
+    /// The state directory cannot be written.
+    #[error("the state directory cannot be written: {0}")]
+    State(#[from] std::io::Error),
+    /// The service answers, but the routine never gets into the wanted state.
+    #[error("the service does not come to rest: still no proven version after {MAX_STEPS} steps")]
+    Endless,
+}
+
+impl Session {
+    /// A session of a routine whose state lies in this directory. Makes no request.
+    pub fn new(cloud: Arc<Cloud>, settings: Arc<Settings>, routine: Routine, dir: PathBuf) -> Self {
+        let vault = Vault::new(&dir);
+        Self {
+            cloud,
+            settings,
+            routine,
+            dir,
+            vault,
+            knowledge: Knowledge::default(),
+            generation: 0,
+        }
+    }
+
+    /// The routine.
+    pub fn routine(&self) -> &Routine {
+        &self.routine
+    }
+
+    /// What is known of its versions.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    /// The rules its versions are rotated by.
+    pub fn policy(&self) -> &Policy {
+        &self.settings.policy
+    }
+
+    /// Which er-dev this is.
+    pub fn instance(&self) -> &Instance {
+        &self.settings.instance
+    }
+
+    /// Lists the versions. Takes no lock, since it changes nothing.
+    pub async fn list(&mut self) -> Result<&Listing, CloudError> {
+        let listing = self.cloud.list(&self.routine.name).await?;
+        self.knowledge.listed(listing, Instant::now());
+        match self.knowledge.listing() {
+            Some(listing) => Ok(listing),
+            None => unreachable!("a listing was just written down"),
+        }
+    }
+
+    /// Begins a pass: takes the step lock, and lists again if another er-dev changed something meanwhile.
+    pub async fn begin(&mut self) -> Result<Pass<'_>, DeployError> {
+        let lock = lock::step(&self.dir, self.settings.lock_wait).await?;
+        if lock.generation() != self.generation {
+            self.knowledge.forget_listing();
+            self.generation = lock.generation();
+        }
+        self.knowledge.begin();
+        Ok(Pass {
+            session: self,
+            lock,
+            changed: false,
+            calls: 0,
+            happened: Vec::new(),
+        })
+    }
+}
+
+impl Pass<'_> {
+    /// What was done besides the upload since this was last asked.
+    pub fn happened(&mut self) -> Vec<Happened> {
+        std::mem::take(&mut self.happened)
+    }
+
+    /// Leads to a version that provably holds the code. With `force` a new one, even if there is one already.
+    pub async fn store(&mut self, code: &Code, force: bool) -> Result<Stored, DeployError> {
+        let mut goal = Goal {
+            digest: code.digest(),
+            instance: self.session.settings.instance.clone(),
+            besides: BTreeSet::new(),
+        };
+        if force {
+            self.list().await?;
+            let listing = self.session.knowledge.listing();
+            goal.besides = listing
+                .into_iter()
+                .flat_map(|l| &l.revisions)
+                .map(|l| l.revision.clone())
+                .collect();
+        }
+        let mut uploads = 0;
+        for _ in 0..MAX_STEPS {
+            let step = protocol::store(
+                &self.session.knowledge,
+                &goal,
+                &self.session.settings.policy,
+                Instant::now(),
+            );
+            match step {
+                Step::Stored(revision) => return Ok(self.stored(revision, uploads)),
+                Step::Upload if self.session.settings.dry_run => return Ok(self.planned(code)),
+                Step::Save(revision) | Step::Delete(revision, _)
+                    if self.session.settings.dry_run =>
+                {
+                    self.happened
+                        .push(Happened::Planned("rotate", revision.to_string()));
+                    return Ok(self.planned(code));
+                }
+                Step::Upload => {
+                    uploads += 1;
+                    self.upload(code, uploads).await?;
+                }
+                step => self.carry_out(step).await?,
+            }
+        }
+        Err(DeployError::Endless)
+    }
+
+    /// Frees slots until as many are free as the rules want at rest, or none can be freed. The edit is safe before
+    /// this begins, so an error here is only worth a warning.
+    pub async fn trim(&mut self) -> Result<(), DeployError> {
+        for _ in 0..MAX_STEPS {
+            match protocol::trim(
+                &self.session.knowledge,
+                &self.session.settings.policy,
+                Instant::now(),
+            ) {
+                Step::AtRest => return Ok(()),
+                _ if self.session.settings.dry_run => return Ok(()),
+                step => self.carry_out(step).await?,
+            }
+        }
+        Err(DeployError::Endless)
+    }
+
+    fn stored(&mut self, revision: Revision, uploads: u32) -> Stored {
+        let knowledge = &mut self.session.knowledge;
+        knowledge.stored(revision.clone());
+        let how = match knowledge.newest() {
+            _ if uploads > 0 => How::Uploaded,
+            Some(newest) if *newest == revision => How::Newest,
+            _ => How::Older,
+        };
+        let slots = knowledge
+            .listing()
+            .map_or(0, |listing| listing.revisions.len());
+        Stored {
+            revision,
+            how,
+            calls: self.calls,
+            slots,
+            cap: self.session.settings.policy.cap,
+        }
+    }
+
+    fn planned(&mut self, code: &Code) -> Stored {
+        let detail = format!("{} ({} bytes)", code.digest().short(), code.bytes().len());
+        self.happened.push(Happened::Planned("upload", detail));
+        let knowledge = &self.session.knowledge;
+        let slots = knowledge
+            .listing()
+            .map_or(0, |listing| listing.revisions.len());
+        let revision = knowledge
+            .newest()
+            .cloned()
+            .unwrap_or_else(|| Revision::new(""));
+        Stored {
+            revision,
+            how: How::Planned,
+            calls: self.calls,
+            slots,
+            cap: self.session.settings.policy.cap,
+        }
+    }
+
+    async fn carry_out(&mut self, step: Step) -> Result<(), DeployError> {
+        match step {
+            Step::Wait(until) => Err(DeployError::Unsettled(until)),
+            Step::Blocked(blocked) => Err(blocked.into()),
+            Step::List => self.list().await,
+            Step::ReadBack(revision) => self.read_back(revision).await,
+            Step::Save(revision) => self.save(revision).await,
+            Step::Delete(revision, why) => self.delete(revision, why).await,
+            Step::Upload | Step::Stored(_) | Step::AtRest => Ok(()),
+        }
+    }
+
+    async fn list(&mut self) -> Result<(), DeployError> {
+        self.calls += 1;
+        let create = self.session.routine.create;
+        match self.session.list().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.class == Class::Gone && create => self.create().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the missing routine; the next step lists it.
+    async fn create(&mut self) -> Result<(), DeployError> {
+        if self.session.settings.dry_run {
+            self.happened.push(Happened::Planned(
+                "create",
+                self.session.routine.name.to_string(),
+            ));
+            let nothing = Listing {
+                revisions: Vec::new(),
+                environments: crate::cloud::Environments::Unknown(
+                    "the routine does not exist yet".into(),
+                ),
+            };
+            self.session.knowledge.listed(nothing, Instant::now());
+            return Ok(());
+        }
+        self.calls += 1;
+        self.session
+            .cloud
+            .create(&self.session.routine.name)
+            .await?;
+        self.happened.push(Happened::Created);
+        Ok(())
+    }
+
+    async fn read_back(&mut self, revision: Revision) -> Result<(), DeployError> {
+        self.calls += 1;
+        match self
+            .session
+            .cloud
+            .fetch(&self.session.routine.name, &revision)
+            .await
+        {
+            Ok(fetched) => {
+                let content = match fetched {
+                    Fetched::Code(code) => Content::Holds(code.digest()),
+                    Fetched::Nothing => Content::Nothing,
+                };
+                self.session.knowledge.read_back(revision, content);
+                Ok(())
+            }
+            Err(error) => {
+                if error.class == Class::Gone {
+                    self.session.knowledge.forget_listing();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn save(&mut self, revision: Revision) -> Result<(), DeployError> {
+        self.calls += 1;
+        let fetched = self
+            .session
+            .cloud
+            .fetch(&self.session.routine.name, &revision)
+            .await;
+        let code = match fetched {
+            Ok(Fetched::Code(code)) => Some(code),
+            Ok(Fetched::Nothing) => None,
+            // A version whose code cannot be read stays, and the next oldest is looked at.
+            Err(error)
+                if matches!(
+                    error.class,
+                    Class::Permanent | Class::UnknownServer | Class::Gone
+                ) =>
+            {
+                self.spare(revision, format!("its code could not be saved: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let session = &mut *self.session;
+        let Some(listing) = session.knowledge.listing() else {
+            return Ok(());
+        };
+        if let Some(listed) = listing
+            .revisions
+            .iter()
+            .find(|listed| listed.revision == revision)
+        {
+            let now = jiff::Timestamp::now();
+            session.vault.save(
+                &session.routine.name,
+                listed,
+                &listing.environments,
+                code.as_ref(),
+                now,
+            )?;
+        }
+        session.knowledge.saved(revision);
+        Ok(())
+    }
+
+    async fn delete(&mut self, revision: Revision, why: Why) -> Result<(), DeployError> {
+        self.changing()?;
+        self.calls += 1;
+        let outcome = self
+            .session
+            .cloud
+            .delete(&self.session.routine.name, &revision)
+            .await;
+        match outcome {
+            Ok(()) => self.rotated(revision, why),
+            // Somebody else deleted it, which is as good.
+            Err(error) if error.class == Class::Gone => self.session.knowledge.deleted(revision),
+            Err(error) if matches!(error.class, Class::Permanent | Class::UnknownServer) => {
+                self.spare(revision, format!("its deletion was refused: {error}"));
+                self.session.knowledge.forget_listing();
+            }
+            Err(error) => {
+                if error.class == Class::Ambiguous {
+                    self.session.knowledge.deleted(revision);
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn rotated(&mut self, revision: Revision, why: Why) {
+        let reason = match why {
+            Why::Oldest => "the oldest that may go".to_owned(),
+            Why::Orphan => "its code never arrived".to_owned(),
+        };
+        let age = age_of(&revision, SystemTime::now());
+        self.session.knowledge.deleted(revision.clone());
+        self.happened.push(Happened::Rotated {
+            revision,
+            age,
+            reason,
+        });
+    }
+
+    fn spare(&mut self, revision: Revision, reason: String) {
+        self.session
+            .knowledge
+            .spare(revision.clone(), reason.clone());
+        self.happened.push(Happened::Spared(revision, reason));
+    }
+
+    /// Both steps of an upload. What is left open between them is written down before anything else is done.
+    async fn upload(&mut self, code: &Code, number: u32) -> Result<(), DeployError> {
+        if number > MAX_UPLOADS {
+            return Err(DeployError::Endless);
+        }
+        self.changing()?;
+        self.calls += 1;
+        let session = &mut *self.session;
+        let description = describe(&session.routine, code.digest(), &session.settings.instance);
+        let sent = Instant::now();
+        let begun = session
+            .cloud
+            .begin_upload(&session.routine.name, &description)
+            .await;
+        let (revision, form) = match begun {
+            Ok(begun) => begun,
+            Err(error) if error.class == Class::Quota => {
+                session.knowledge.quota_hit();
+                return Ok(());
+            }
+            Err(error) => return self.doubtful(error, sent),
+        };
+        match session.cloud.post(&form, code).await {
+            Ok(()) => {
+                let proven = (session.settings.verify == Verify::Doubt).then(|| code.digest());
+                session.knowledge.uploaded(revision, description, proven);
+                Ok(())
+            }
+            Err(error) => {
+                session.knowledge.uploaded(revision, description, None);
+                if error.class == Class::FormExpired {
+                    session.knowledge.in_doubt(Instant::now());
+                    return Ok(());
+                }
+                self.doubtful(error, sent)
+            }
+        }
+    }
+
+    /// A listing tells what became of a request in doubt. One that got an answer, even a useless one, has been carried
+    /// out or not by now; one without could still be.
+    fn doubtful(&mut self, error: CloudError, sent: Instant) -> Result<(), DeployError> {
+        let knowledge = &mut self.session.knowledge;
+        if error.class != Class::Ambiguous {
+            knowledge.forget_listing();
+            return Err(error.into());
+        }
+        if error.answered {
+            knowledge.in_doubt(Instant::now());
+            Ok(())
+        } else {
+            knowledge.in_doubt(sent + self.session.settings.settle);
+            Err(error.into())
+        }
+    }
+
+    /// Counts this pass as one that changes something, once and before the first change.
+    fn changing(&mut self) -> Result<(), DeployError> {
+        if !self.changed {
+            self.lock.raise()?;
+            self.session.generation = self.lock.generation();
+            self.changed = true;
+        }
+        Ok(())
+    }
+}
+
+/// The description of a version: the user's template, filled, and the content mark.
+fn describe(routine: &Routine, digest: Digest, instance: &Instance) -> String {
+    let file = routine
+        .entry
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    mark::describe(
+        &routine.description.replace("{file}", &file),
+        digest,
+        instance,
+    )
+}
+
+/// The age of a version, from the time that its number is.
+pub fn age_of(revision: &Revision, now: SystemTime) -> Option<Duration> {
+    let made = UNIX_EPOCH + Duration::from_nanos(revision.number()?);
+    Some(now.duration_since(made).unwrap_or_default())
+}

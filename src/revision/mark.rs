@@ -1,0 +1,150 @@
+//! The content mark in a version's description, both ways. Pure.
+//!
+//! The service keeps nothing about a version but its number, time and description, so the description says which bytes
+//! a version was meant to hold: the user's text, then ` er1.<32 hex of sha256>.<8 hex instance>`. A mark is an
+//! intention, not a proof: the version may have been made and its code never posted.
+
+use crate::routine::Digest;
+
+/// The longest text before the mark, in characters. The service's own limit is not documented; the mark is what must
+/// survive, so the text is what is cut.
+pub const MAX_TEXT_CHARS: usize = 120;
+
+const PREFIX: &str = "er1.";
+const DIGEST_HEX: usize = 32;
+const INSTANCE_HEX: usize = 8;
+
+/// Which er-dev made a version: eight hexadecimal digits, one value a state directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance(String);
+
+impl Instance {
+    /// Takes eight lower-case hexadecimal digits; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        is_hex(text, INSTANCE_HEX).then(|| Self(text.to_owned()))
+    }
+
+    /// The instance of a random number.
+    pub fn from_number(number: u32) -> Self {
+        Self(format!("{number:08x}"))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a description says of the code behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    digest: String,
+    /// Which er-dev wrote it.
+    pub instance: Instance,
+}
+
+impl Mark {
+    /// Reads the mark at the end of a description; `None` where there is none, as in a version er-dev did not make.
+    pub fn read(description: &str) -> Option<Self> {
+        let word = description.rsplit(' ').next()?;
+        let (digest, instance) = word.strip_prefix(PREFIX)?.split_once('.')?;
+        let instance = Instance::parse(instance)?;
+        is_hex(digest, DIGEST_HEX).then(|| Self {
+            digest: digest.to_owned(),
+            instance,
+        })
+    }
+
+    /// Whether the version was meant to hold code with this digest.
+    pub fn is_for(&self, digest: Digest) -> bool {
+        digest.hex().starts_with(&self.digest)
+    }
+
+    /// The first eight digits, the form people read in a line of output.
+    pub fn short(&self) -> &str {
+        &self.digest[..8]
+    }
+}
+
+/// A description with its mark.
+pub fn describe(text: &str, digest: Digest, instance: &Instance) -> String {
+    let mut description: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_TEXT_CHARS)
+        .collect();
+    if !description.is_empty() {
+        description.push(' ');
+    }
+    description.push_str(PREFIX);
+    description.push_str(&digest.hex()[..DIGEST_HEX]);
+    description.push('.');
+    description.push_str(instance.as_str());
+    description
+}
+
+/// A description without its mark, as its author wrote it.
+pub fn text_of(description: &str) -> &str {
+    match Mark::read(description) {
+        Some(_) => description.rsplit_once(' ').map_or("", |(text, _)| text),
+        None => description,
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> Instance {
+        Instance::from_number(0x00c0_ffee)
+    }
+
+    #[test]
+    fn a_mark_is_at_most_48_bytes() {
+        let bare = describe("", Digest::of(b"x"), &instance());
+        assert_eq!(bare.len(), 45);
+        assert!(bare.ends_with(".00c0ffee"));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_mark_is_none() {
+        let digest = &Digest::of(b"x").hex()[..32];
+        for odd in [
+            String::new(),
+            "er1.".into(),
+            format!("er1.{digest}"),
+            format!("er1.{digest}."),
+            format!("er1.{digest}.0000000"),
+            format!("er1.{digest}.000000000"),
+            format!("er1.{}.00000000", digest.to_uppercase()),
+            format!("er2.{digest}.00000000"),
+            format!("er1.{digest}.00000000 later words"),
+            format!("xer1.{digest}.00000000"),
+        ] {
+            assert_eq!(Mark::read(&odd), None, "{odd}");
+            assert_eq!(text_of(&odd), odd);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_marked_is_found_again(text in ".{0,200}", code in ".*", number: u32) {
+            let digest = Digest::of(code.as_bytes());
+            let instance = Instance::from_number(number);
+            let description = describe(&text, digest, &instance);
+            let mark = Mark::read(&description).unwrap();
+            proptest::prop_assert!(mark.is_for(digest));
+            proptest::prop_assert!(!mark.is_for(Digest::of(description.as_bytes())));
+            proptest::prop_assert_eq!(mark.instance, instance);
+            proptest::prop_assert!(text_of(&description).chars().count() <= MAX_TEXT_CHARS);
+            proptest::prop_assert!(!description.chars().any(char::is_control));
+        }
+    }
+}
