@@ -1,0 +1,481 @@
+//! The loop: waits for the next thing to happen, hands it to the schedule, and carries out what that decides.
+//!
+//! Each arm of the `select!` only builds an event. A deploy is a function handed in; it takes a routine's session into
+//! its task and gives it back at its end, so that nothing is shared. What a deploy has to tell comes through a channel,
+//! because only the loop writes to the report.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::report::class::Class;
+use crate::report::{self, Report, Totals};
+use crate::routine::{Edit, RoutineName};
+
+use super::schedule::{Effect, Ended, Event, Mode, Schedule};
+
+/// How many lines deploys may have ready before they wait for the loop to write them.
+const TELLINGS: usize = 64;
+
+/// When the loop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// At a stop.
+    Stopped,
+    /// When every edit has ended, or at this moment if that comes first.
+    Idle {
+        /// When whatever still waits is given up.
+        give_up: Option<Instant>,
+    },
+}
+
+/// What the loop works on. `S` is a routine's session: whatever a deploy needs and nobody else touches meanwhile.
+#[derive(Debug)]
+pub struct Work<S> {
+    /// The session of every routine.
+    pub sessions: BTreeMap<RoutineName, S>,
+    /// Edits that are there from the start.
+    pub first: Vec<Edit>,
+    /// Edits that come later.
+    pub edits: mpsc::Receiver<Edit>,
+    /// When the loop ends.
+    pub until: Until,
+    /// How long a stop waits for running deploys.
+    pub drain: Duration,
+}
+
+/// How the loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// How all edits ended.
+    pub totals: Totals,
+    /// The classes of those that failed.
+    pub failures: Vec<Class>,
+    /// Whether a second signal cut the drain short.
+    pub interrupted: bool,
+}
+
+/// Why the loop could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A deploy panicked.
+    #[error("the deploy of {0} ended in a panic, which is a bug in er-dev")]
+    Panicked(RoutineName),
+    /// No more edits can come although no stop was asked for.
+    #[error("the watcher ended")]
+    WatcherEnded,
+}
+
+/// Runs until the end that was asked for, a stop, or an error. `stop` is the first signal, `abort` the second.
+pub async fn run<S, D, F>(
+    work: Work<S>,
+    deploy: D,
+    report: &mut Report,
+    stop: impl Future<Output = ()>,
+    abort: impl Future<Output = ()>,
+) -> Result<Finished, DaemonError>
+where
+    S: Send + 'static,
+    D: Fn(Edit, S, mpsc::Sender<report::Event>) -> F,
+    F: Future<Output = (S, Ended)> + Send + 'static,
+{
+    let Work {
+        sessions,
+        first,
+        mut edits,
+        until,
+        drain,
+    } = work;
+    let mode = if until == Until::Stopped {
+        Mode::Daemon
+    } else {
+        Mode::Once
+    };
+    let mut deadline = match until {
+        Until::Stopped => None,
+        Until::Idle { give_up } => give_up,
+    };
+    let (tell, mut tellings) = mpsc::channel(TELLINGS);
+    let mut running = Running {
+        sessions,
+        tasks: JoinSet::new(),
+        names: HashMap::new(),
+        deploy,
+        tell,
+    };
+    let mut schedule = Schedule::new(mode);
+    let mut rotated = 0;
+    let mut interrupted = false;
+    let mut stopping = false;
+    let (mut stop, mut abort) = (pin!(stop), pin!(abort));
+
+    for edit in first {
+        running.apply(schedule.handle(Event::Edited(edit), now()), report);
+    }
+    loop {
+        let done = if stopping {
+            schedule.running() == 0
+        } else {
+            mode == Mode::Once && schedule.is_idle()
+        };
+        if done {
+            break;
+        }
+        let event = tokio::select! {
+            biased;
+            () = &mut abort => {
+                interrupted = true;
+                break;
+            }
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                deadline = Some(Instant::now() + drain);
+                if schedule.running() > 0 {
+                    report.tell(&report::Event::Stopping { running: schedule.running(), drain });
+                }
+                Event::Stop
+            }
+            () = at(deadline) => break,
+            Some(telling) = tellings.recv() => {
+                rotated += note(report, &telling);
+                continue;
+            }
+            Some(joined) = running.tasks.join_next_with_id() => {
+                // A deploy's lines come before its end.
+                while let Ok(telling) = tellings.try_recv() {
+                    rotated += note(report, &telling);
+                }
+                running.ended(joined)?
+            }
+            edit = edits.recv(), if !stopping && mode == Mode::Daemon => match edit {
+                Some(edit) => Event::Edited(edit),
+                None => return Err(DaemonError::WatcherEnded),
+            },
+            () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
+        };
+        running.apply(schedule.handle(event, now()), report);
+    }
+    running.apply(schedule.close(), report);
+    let totals = Totals {
+        rotated,
+        ..schedule.totals()
+    };
+    Ok(Finished {
+        totals,
+        failures: schedule.failures().iter().copied().collect(),
+        interrupted,
+    })
+}
+
+struct Running<S, D> {
+    sessions: BTreeMap<RoutineName, S>,
+    tasks: JoinSet<(RoutineName, S, Ended)>,
+    /// A task that panicked cannot say whose it was.
+    names: HashMap<Id, RoutineName>,
+    deploy: D,
+    tell: mpsc::Sender<report::Event>,
+}
+
+impl<S, D, F> Running<S, D>
+where
+    S: Send + 'static,
+    D: Fn(Edit, S, mpsc::Sender<report::Event>) -> F,
+    F: Future<Output = (S, Ended)> + Send + 'static,
+{
+    fn apply(&mut self, effects: Vec<Effect>, report: &mut Report) {
+        for effect in effects {
+            match effect {
+                Effect::Tell(event) => report.tell(&event),
+                Effect::Deploy(edit) => {
+                    let routine = edit.routine.clone();
+                    // One deploy a routine runs at most, so its session is here.
+                    let Some(session) = self.sessions.remove(&routine) else {
+                        continue;
+                    };
+                    let deploy = (self.deploy)(edit, session, self.tell.clone());
+                    let name = routine.clone();
+                    let task = self.tasks.spawn(async move {
+                        let (session, ended) = deploy.await;
+                        (routine, session, ended)
+                    });
+                    self.names.insert(task.id(), name);
+                }
+            }
+        }
+    }
+
+    fn ended(
+        &mut self,
+        joined: Result<(Id, (RoutineName, S, Ended)), JoinError>,
+    ) -> Result<Event, DaemonError> {
+        match joined {
+            Ok((id, (routine, session, ended))) => {
+                self.names.remove(&id);
+                self.sessions.insert(routine.clone(), session);
+                Ok(Event::Ended(routine, ended))
+            }
+            Err(error) => {
+                let name = self.names.remove(&error.id());
+                match name {
+                    Some(name) => Err(DaemonError::Panicked(name)),
+                    None => Err(DaemonError::WatcherEnded),
+                }
+            }
+        }
+    }
+}
+
+/// Writes a deploy's line; counts the versions it deleted.
+fn note(report: &mut Report, event: &report::Event) -> u64 {
+    report.tell(event);
+    u64::from(matches!(event, report::Event::Rotated { .. }))
+}
+
+/// tokio's clock, which a test can pause, in the form that pure code takes.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use crate::pipeline::schedule::{Again, End};
+    use crate::report::{Format, Look, Problem};
+    use crate::routine::{Digest, Revision};
+
+    use super::*;
+
+    /// What the report wrote.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn report(&self) -> Report {
+            Report::new(
+                Format::Json,
+                Look::PLAIN,
+                jiff::tz::TimeZone::UTC,
+                Box::new(self.clone()),
+            )
+        }
+
+        fn events(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines()
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["event"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned()
+                })
+                .collect()
+        }
+    }
+
+    fn hello() -> RoutineName {
+        RoutineName::new("hello").unwrap()
+    }
+
+    fn edit(text: &str) -> Edit {
+        Edit {
+            routine: hello(),
+            saves: 1,
+            digest: Some(Digest::of(text.as_bytes())),
+            settled: now(),
+        }
+    }
+
+    fn stored(edit: &Edit) -> Ended {
+        Ended::Stored {
+            end: End::Uploaded,
+            digest: edit.digest.unwrap(),
+            revision: Revision::new("1"),
+        }
+    }
+
+    fn work(until: Until) -> (Work<u32>, mpsc::Sender<Edit>) {
+        let (sender, edits) = mpsc::channel(8);
+        let sessions = BTreeMap::from([(hello(), 0)]);
+        (
+            Work {
+                sessions,
+                first: Vec::new(),
+                edits,
+                until,
+                drain: Duration::from_secs(10),
+            },
+            sender,
+        )
+    }
+
+    type Tell = mpsc::Sender<report::Event>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_edits_during_an_upload_is_one_more_upload() {
+        let (work, sender) = work(Until::Stopped);
+        let lines = Lines::default();
+        let deploy = async |edit: Edit, runs: u32, _: Tell| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (runs + 1, stored(&edit))
+        };
+        let stop = async {
+            for text in ["a", "b", "c", "d"] {
+                sender.send(edit(text)).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        };
+        let deploy = |edit, session, tell| Box::pin(deploy(edit, session, tell));
+        let finished = run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                finished.totals.edits,
+                finished.totals.uploaded,
+                finished.totals.superseded
+            ),
+            (4, 2, 2)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_the_running_deploy_and_no_longer_than_the_drain() {
+        for (takes, uploaded, abandoned, waited) in [(5, 1, 0, 5), (500, 0, 1, 10)] {
+            let (mut work, _sender) = work(Until::Stopped);
+            work.first.push(edit("a"));
+            let lines = Lines::default();
+            let deploy = move |edit: Edit, session: u32, _: Tell| async move {
+                tokio::time::sleep(Duration::from_secs(takes)).await;
+                (session, stored(&edit))
+            };
+            let begun = Instant::now();
+            let finished = run(work, deploy, &mut lines.report(), async {}, pending())
+                .await
+                .unwrap();
+            assert_eq!(begun.elapsed().as_secs(), waited);
+            assert_eq!(
+                (finished.totals.uploaded, finished.totals.abandoned),
+                (uploaded, abandoned)
+            );
+            assert_eq!(lines.events()[0], "stopping");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_waits_for_nothing() {
+        let (mut work, _sender) = work(Until::Stopped);
+        work.first.push(edit("a"));
+        let deploy = |edit: Edit, session: u32, _: Tell| async move {
+            pending::<()>().await;
+            (session, stored(&edit))
+        };
+        let begun = Instant::now();
+        let finished = run(
+            work,
+            deploy,
+            &mut Lines::default().report(),
+            async {},
+            async {},
+        )
+        .await
+        .unwrap();
+        assert!(finished.interrupted);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(finished.totals.abandoned, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_a_deploy_ends_the_loop_and_names_the_routine() {
+        let (mut work, _sender) = work(Until::Stopped);
+        work.first.push(edit("a"));
+        let deploy = |edit: Edit, session: u32, _: Tell| async move {
+            assert_eq!(session, 1, "a panic on purpose");
+            (session, stored(&edit))
+        };
+        let error = run(
+            work,
+            deploy,
+            &mut Lines::default().report(),
+            pending(),
+            pending(),
+        )
+        .await
+        .unwrap_err();
+        assert!(matches!(error, DaemonError::Panicked(name) if name == hello()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_that_ends_is_an_error() {
+        let (work, sender) = work(Until::Stopped);
+        drop(sender);
+        let deploy = |edit: Edit, session: u32, _: Tell| async move { (session, stored(&edit)) };
+        let ended = run(
+            work,
+            deploy,
+            &mut Lines::default().report(),
+            pending(),
+            pending(),
+        )
+        .await;
+        assert!(matches!(ended, Err(DaemonError::WatcherEnded)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_deploy_is_tried_again_until_it_succeeds_or_the_time_is_up() {
+        let problem = || Problem {
+            what: "no answer".into(),
+            help: String::new(),
+            class: Class::Network,
+            operation: None,
+            request_id: None,
+            frame: None,
+        };
+        for (successes_after, uploaded) in [(3, 1), (u32::MAX, 0)] {
+            let (mut work, _sender) = work(Until::Idle {
+                give_up: Some(Instant::now() + Duration::from_secs(60)),
+            });
+            work.first.push(edit("a"));
+            let lines = Lines::default();
+            let deploy = move |edit: Edit, tries: u32, _: Tell| async move {
+                let ended = match tries {
+                    tries if tries >= successes_after => stored(&edit),
+                    _ => Ended::Failed {
+                        problem: problem(),
+                        again: Again::Soon(Duration::ZERO),
+                        jitter: 0.5,
+                    },
+                };
+                (tries + 1, ended)
+            };
+            let finished = run(work, deploy, &mut lines.report(), pending(), pending())
+                .await
+                .unwrap();
+            assert_eq!(finished.totals.uploaded, uploaded);
+            assert_eq!(finished.failures.contains(&Class::Network), uploaded == 0);
+            assert_eq!(lines.events()[0], "retrying");
+        }
+    }
+}
