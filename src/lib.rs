@@ -3,6 +3,7 @@
 
 pub mod cloud;
 pub mod config;
+pub mod emulator;
 pub mod pipeline;
 pub mod report;
 pub mod revision;
