@@ -9,3 +9,4 @@ pub mod report;
 pub mod revision;
 pub mod routine;
 pub mod state;
+pub mod watch;

@@ -1,0 +1,171 @@
+//! Watching: from files on a disk to "the bytes of this routine changed".
+//!
+//! | file | job |
+//! |---|---|
+//! | `select` | pure: which paths count, and why |
+//! | `debounce` | pure: hints become settled changes |
+//! | `events` | notify's events become hints; which directories are watched |
+//! | `snapshot` | what the disk holds: where to watch, stat keys, digests |
+//! | `thread` | the loop that ties them together |
+//! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
+//! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
+//!
+//! Events are hints and never the truth. A hint starts a quiet time, and what the file holds after it decides. So an
+//! event that is lost, doubled or without a path costs one more look at a file and never an edit.
+//!
+//! The room knows nothing of uploads: it hands [`Edit`]s over and leaves every decision about them to the other side.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::routine::{Edit, RoutineName};
+
+mod debounce;
+mod events;
+pub mod select;
+mod snapshot;
+pub mod source;
+pub mod syntax;
+mod thread;
+
+/// A routine as the watch room sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub routine: RoutineName,
+    /// The file that is its code, absolute.
+    pub entry: PathBuf,
+    /// The directory the entry may not leave, absolute.
+    pub root: PathBuf,
+    /// Whether JavaScript that does not parse is refused.
+    pub check: bool,
+}
+
+/// How files are watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Quiet time after the last change before an edit is taken.
+    pub debounce: Duration,
+    /// The longest an edit waits for changes to rest. A file that is being written is waited for even then.
+    pub max_wait: Duration,
+    /// The pause between two full looks for changes no event told of; entries are looked at ten times as often.
+    pub rescan: Duration,
+    /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
+    pub ignore: Vec<String>,
+    /// A directory of er-dev's own, outside of every project, on a file system that has events. Markers are made and
+    /// removed there to learn that all earlier events have arrived.
+    pub private: PathBuf,
+}
+
+/// Why watching cannot begin, or why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The user's inotify watches are used up.
+    #[error(
+        "cannot watch `{}`: no inotify watch is left for this user (fs.inotify.max_user_watches); raise the limit with `sudo sysctl fs.inotify.max_user_watches=524288`",
+        path.display()
+    )]
+    Watches {
+        /// The directory that could not be watched.
+        path: PathBuf,
+    },
+    /// The user's inotify instances, or the files this process may open, are used up.
+    #[error(
+        "cannot start watching: no inotify instance is left for this user (fs.inotify.max_user_instances) or no file descriptor for this process; raise the limits with `sudo sysctl fs.inotify.max_user_instances=1024` and `ulimit -n 1024`"
+    )]
+    Instances,
+    /// An `ignore` pattern is not a pattern.
+    #[error(transparent)]
+    Pattern(#[from] select::PatternError),
+    /// The system refuses file events.
+    #[error("cannot start watching: {0}")]
+    Notify(notify::Error),
+    /// The system refuses a thread.
+    #[error("cannot start the thread that watches: {0}")]
+    Thread(std::io::Error),
+    /// The source of file events went away while watching.
+    #[error("file events ended unexpectedly; start er-dev again")]
+    Ended,
+    /// The watching thread panicked; its message is on standard error.
+    #[error("the thread that watches panicked; start er-dev again")]
+    Panicked,
+}
+
+/// Running watches. Dropping it ends them.
+///
+/// If the thread behind it fails, the channel of edits closes and [`Watching::stop`] says why.
+#[derive(Debug)]
+pub struct Watching {
+    /// Files seen in the directories of entries, ignored ones left out; at most 10,000 are counted.
+    pub files: usize,
+    /// Directories watched for entries in them.
+    pub directories: usize,
+    /// How changes are noticed.
+    pub backend: &'static str,
+    shared: Arc<events::Shared>,
+    thread: Option<JoinHandle<Result<(), WatchError>>>,
+}
+
+impl Watching {
+    /// Ends the watches and waits until their thread is done, a fraction of a second at most.
+    ///
+    /// The error is what had ended the thread before, if anything had. Edits that were not yet taken out of the
+    /// channel stay in it.
+    pub fn stop(mut self) -> Result<(), WatchError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), WatchError> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        self.shared.stop();
+        thread.join().unwrap_or(Err(WatchError::Panicked))
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Arms the watches, looks at every entry and starts the thread that sends later edits.
+///
+/// The first edit of every routine is returned, in the order of `targets`, with 0 saves. From then on, whenever an
+/// entry comes to rest with bytes other than those of the last edit of its routine, another edit follows. A save that
+/// leaves the bytes as they were is an edit too; a change of permissions alone is none.
+///
+/// No edit after the first one has the digest of a half-written file, provided its writer closes it.
+pub fn start(
+    targets: Vec<Target>,
+    settings: Settings,
+    edits: mpsc::Sender<Edit>,
+) -> Result<(Watching, Vec<Edit>), WatchError> {
+    let select = snapshot::select(&targets, &settings.ignore)?;
+    let (mut lookout, shared) = thread::Lookout::new(targets, &settings, edits)?;
+    let first = lookout.first_scan()?;
+    let files = snapshot::count(lookout.targets(), &select);
+    let directories = lookout.directories();
+    let thread = std::thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || lookout.run())
+        .map_err(WatchError::Thread)?;
+    let watching = Watching {
+        files,
+        directories,
+        backend: "inotify",
+        shared,
+        thread: Some(thread),
+    };
+    Ok((watching, first))
+}
+
+#[cfg(test)]
+mod tests;
