@@ -1,12 +1,60 @@
 //! er-dev keeps Alibaba Cloud EdgeRoutine code in step with the files on a developer's disk.
+//!
+//! # The line
+//!
+//! ```text
+//!  disk            watch                     pipeline              revision                  cloud                     report
+//!  a save  -->  hint -> settled -> edit --> queue --> one deploy a routine --> gate -> sign -> send -> decode  --> one line
+//!               events  debounce            (newest    store: list, find, make room, upload     |                  an edit
+//!                                            wins)     trim: list, save, delete                 |
+//!                                              ^                   |                            |
+//!                                              +-- stored | try again | failed <----------------+
+//! ```
+//!
+//! Events of the file system are hints; the bytes of the entry decide. The queue holds that a routine is out of date,
+//! not what happened to it. The remote's own listing is the journal: a mark in each version's description says what it
+//! was meant to hold, and reading it back proves it.
+//!
+//! # The rooms, in reading order
+//!
+//! A room on the line may be entered only from its left; `commands` does the wiring.
+//!
+//! * [`cli`] argv becomes a command.
+//! * [`config`] the file becomes a checked configuration.
+//! * [`routine`] the words every room shares.
+//! * [`watch`] disk to "this routine's entry came to rest".
+//! * [`pipeline`] what to deploy next, and how every edit ends.
+//! * [`revision`] makes a version of some bytes, and room for it.
+//! * [`cloud`] the remote service: signed requests behind one gate.
+//! * [`report`] events become lines.
+//! * [`state`] the directory of what is kept between runs.
+//! * [`commands`] one file a subcommand.
+//! * [`emulator`] the remote, for the first run and the tests.
+//!
+//! # What always holds
+//!
+//! 1. Pure files touch nothing: no file, socket, clock or random number.
+//! 2. Every request of the API takes a permit of the gate.
+//! 3. An edit is never lost: it ends in exactly one way, and the last one ends on the service or in an error.
+//! 4. A live version is never deleted.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod cloud;
+pub mod cli;
 pub mod config;
-pub mod emulator;
-pub mod pipeline;
-pub mod report;
-pub mod revision;
 pub mod routine;
-pub mod state;
+
 pub mod watch;
+
+pub mod pipeline;
+
+pub mod revision;
+
+pub mod cloud;
+
+pub mod report;
+
+pub mod state;
+
+pub mod commands;
+
+pub mod emulator;

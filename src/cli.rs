@@ -1,0 +1,210 @@
+//! The command line: argv becomes a [`Cli`]. Nothing is read or checked here beyond its form.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::emulator;
+use crate::report::{ColourChoice, Format};
+use crate::routine::RoutineName;
+
+/// Keeps Alibaba Cloud EdgeRoutine code in step with the files on your disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "er-dev",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The configuration; by default er-dev.toml in this directory or one of its parents.
+    #[arg(long, global = true, value_name = "FILE", env = "ER_DEV_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where er-dev keeps its locks and what rotation deleted.
+    #[arg(long, global = true, value_name = "DIR", env = "ER_DEV_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Accept this host as an endpoint, although it is none of the service's.
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST",
+        env = "ER_DEV_ALLOW_ENDPOINT",
+        value_delimiter = ','
+    )]
+    pub allow_endpoint: Vec<String>,
+    /// How events are written to standard output.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ER_DEV_FORMAT")]
+    pub format: Format,
+    /// Whether text is coloured.
+    #[arg(long, global = true, value_enum, default_value_t = ColourChoice::Auto, value_name = "WHEN", env = "ER_DEV_COLOR")]
+    pub color: ColourChoice,
+    /// What is logged to standard error, as in "debug" or "er_dev::watch=trace".
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        default_value = "warn",
+        env = "ER_DEV_LOG"
+    )]
+    pub log: String,
+    /// How long a step of another er-dev on the same routine is waited for.
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", env = "ER_DEV_LOCK_WAIT", value_parser = humantime::parse_duration)]
+    pub lock_wait: Duration,
+    /// How long an answer of the API is waited for.
+    #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "10s", env = "ER_DEV_API_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub api_timeout: Duration,
+    /// How long an answer of object storage is waited for, besides a time that grows with the code.
+    #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "30s", env = "ER_DEV_POST_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub post_timeout: Duration,
+    /// How long after its time-out a request could still be carried out.
+    #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "10s", env = "ER_DEV_SETTLE_MARGIN", value_parser = humantime::parse_duration)]
+    pub settle_margin: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the files and upload each settled edit as a new version.
+    Watch(Watch),
+    /// Upload what differs, once.
+    Push(Push),
+    /// List the versions of a routine: what is live, why each one stays, and which goes next.
+    Revisions(Revisions),
+    /// Run a stand-in for the service on this machine.
+    Emulator(Emulator),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// `er-dev watch`
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Start an emulator and work on that: no account, no network, a state directory for this run only.
+    #[arg(long, env = "ER_DEV_EMULATOR")]
+    pub emulator: bool,
+    /// Bring every routine up to date, then exit.
+    #[arg(long, env = "ER_DEV_ONCE")]
+    pub once: bool,
+    /// Only this routine; may be given several times.
+    #[arg(long = "routine", value_name = "NAME", env = "ER_DEV_ROUTINE", value_delimiter = ',', value_parser = routine_name)]
+    pub routines: Vec<RoutineName>,
+    /// Say what would be uploaded and deleted, and do neither.
+    #[arg(long, env = "ER_DEV_DRY_RUN")]
+    pub dry_run: bool,
+}
+
+/// `er-dev push`
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The routines; all by default.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routines: Vec<RoutineName>,
+    /// Make a new version even of bytes that are there already.
+    #[arg(long)]
+    pub force: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev revisions`
+#[derive(Debug, Args)]
+pub struct Revisions {
+    /// The routine; all by default.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: Option<RoutineName>,
+    /// Write one JSON object a routine.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev emulator`
+#[derive(Debug, Args)]
+pub struct Emulator {
+    /// Where to listen; an address of this machine only.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9480",
+        env = "ER_DEV_LISTEN"
+    )]
+    pub listen: SocketAddr,
+    /// A routine to start with; may be given several times.
+    #[arg(long = "routine", value_name = "NAME", env = "ER_DEV_ROUTINE", value_delimiter = ',', value_parser = routine_name)]
+    pub routines: Vec<RoutineName>,
+    /// Write one JSON object a request to this file.
+    #[arg(long, value_name = "FILE", env = "ER_DEV_HISTORY")]
+    pub history: Option<PathBuf>,
+    /// When a version takes its slot: at the call that asks for it, or when its code has arrived.
+    #[arg(long, value_enum, default_value_t = emulator::world::Slot::AtUpload, value_name = "WHEN", env = "ER_DEV_SLOT")]
+    pub slot: emulator::world::Slot,
+    /// Whether deleting a live version is refused.
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, env = "ER_DEV_GUARD")]
+    pub guard: bool,
+}
+
+/// `er-dev config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check the configuration and say what it holds.
+    Check,
+}
+
+fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {
+    RoutineName::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_but_yes_and_force_has_its_environment_variable() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
+                let Some(long) = arg
+                    .get_long()
+                    .filter(|long| !matches!(*long, "yes" | "force" | "help" | "version"))
+                else {
+                    continue;
+                };
+                let expected = format!("ER_DEV_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(
+                    arg.get_env().and_then(|env| env.to_str()),
+                    Some(expected.as_str()),
+                    "--{long}"
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused_by_the_command_line() {
+        let parse = |name| Cli::try_parse_from(["er-dev", "push", name]);
+        assert!(parse("hello").is_ok());
+        assert_eq!(parse("he llo").unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,221 @@
+//! What the commands that talk to the service begin with: configuration, key, client, state directory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::cli::Common;
+use crate::cloud::credentials::Credentials;
+use crate::cloud::{Cloud, Timeouts};
+use crate::config::{Config, Endpoint, Routine};
+use crate::emulator::{Emulator, Options};
+use crate::report::class::Class;
+use crate::report::{Event, Report};
+use crate::revision::deploy::{Session, Settings};
+use crate::revision::lock::{self, LockError, WatchLock};
+use crate::routine::RoutineName;
+use crate::state::{StateDir, StateError};
+use crate::watch;
+
+use super::{Failure, env, load};
+
+/// Everything a command needs to talk to the service.
+pub(super) struct Context {
+    pub(super) config: Config,
+    pub(super) cloud: Arc<Cloud>,
+    pub(super) state: StateDir,
+    credentials: Credentials,
+    settings: Arc<Settings>,
+    /// What a run on the emulator takes with it when it ends.
+    ground: Option<Ground>,
+}
+
+/// An emulator and a state directory for one run.
+struct Ground {
+    emulator: Emulator,
+    _state: TempDir,
+}
+
+/// What a command changes about the configuration.
+#[derive(Default)]
+pub(super) struct Choice<'a> {
+    /// The routines to work on; all if there is none.
+    pub(super) routines: &'a [RoutineName],
+    /// Whether to work on an emulator.
+    pub(super) emulator: bool,
+    /// Whether to change nothing on the service.
+    pub(super) dry_run: bool,
+}
+
+impl Context {
+    /// Reads the configuration and the key. Makes no request.
+    pub(super) async fn open(common: &Common, choice: Choice<'_>) -> Result<Self, Failure> {
+        let mut config = load(common)?;
+        choose(&mut config, choice.routines)?;
+        let mut ground = None;
+        let (credentials, state) = if choice.emulator {
+            let (emulator, state) = start_emulator(&config).await?;
+            config.service.endpoint = endpoint_of(&emulator);
+            let dir = StateDir::open(state.path()).map_err(state_failure)?;
+            ground = Some(Ground {
+                emulator,
+                _state: state,
+            });
+            (Credentials::emulator(), dir)
+        } else {
+            let credentials = Credentials::find(&env)
+                .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
+            let path = match &common.state_dir {
+                Some(path) => path.clone(),
+                None => StateDir::usual(&env).map_err(state_failure)?,
+            };
+            (credentials, StateDir::open(&path).map_err(state_failure)?)
+        };
+        let endpoint = &config.service.endpoint;
+        credentials
+            .check_endpoint(endpoint.loopback)
+            .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
+        let timeouts = Timeouts {
+            api: common.api_timeout,
+            post: common.post_timeout,
+        };
+        let cloud = Cloud::new(endpoint, credentials.clone(), config.limits, timeouts)
+            .map_err(Failure::other)?;
+        let instance = state.instance().map_err(state_failure)?;
+        let settle = common.api_timeout.max(common.post_timeout) + common.settle_margin;
+        let mut settings = Settings::new(&config.revisions, instance, common.lock_wait, settle);
+        settings.dry_run = choice.dry_run;
+        Ok(Self {
+            cloud: Arc::new(cloud),
+            state,
+            credentials,
+            settings: Arc::new(settings),
+            config,
+            ground,
+        })
+    }
+
+    /// Says what is worked on, with which key.
+    pub(super) fn tell_start(&self, report: &mut Report) {
+        report.tell(&Event::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            endpoint: self.config.service.endpoint.host.clone(),
+            key: self.credentials.shown_id(),
+            source: self.credentials.source.to_string(),
+        });
+    }
+
+    /// A session for every routine.
+    pub(super) fn sessions(&self) -> Result<BTreeMap<RoutineName, Session>, Failure> {
+        let session = |routine: &Routine| {
+            let dir = self
+                .state
+                .routine(&self.config.service.endpoint, &routine.name)?;
+            let session = Session::new(
+                self.cloud.clone(),
+                self.settings.clone(),
+                routine.clone(),
+                dir,
+            );
+            Ok((routine.name.clone(), session))
+        };
+        self.config
+            .routines
+            .iter()
+            .map(session)
+            .collect::<Result<_, StateError>>()
+            .map_err(state_failure)
+    }
+
+    /// Takes the watch lock of every routine, or says which one another er-dev watches.
+    pub(super) fn watch_locks(&self) -> Result<Vec<WatchLock>, Failure> {
+        let take = |routine: &Routine| {
+            let dir = self
+                .state
+                .routine(&self.config.service.endpoint, &routine.name)
+                .map_err(state_failure)?;
+            lock::watch(&dir).map_err(|error| match error {
+                LockError::Held(_) => Failure::new(
+                    Class::Locked,
+                    format!("`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`", routine.name),
+                ),
+                LockError::Io { .. } => Failure::new(Class::State, error.to_string()),
+            })
+        };
+        self.config.routines.iter().map(take).collect()
+    }
+
+    /// What the watcher and the reader of sources need to know.
+    pub(super) fn targets(&self) -> Vec<watch::Target> {
+        self.config.routines.iter().map(target).collect()
+    }
+
+    /// Ends what was started for this run alone.
+    pub(super) async fn close(self) {
+        if let Some(ground) = self.ground {
+            ground.emulator.stop().await;
+        }
+    }
+}
+
+/// What the watcher needs to know of a routine.
+pub(super) fn target(routine: &Routine) -> watch::Target {
+    watch::Target {
+        routine: routine.name.clone(),
+        entry: routine.entry.clone(),
+        root: routine.root.clone(),
+        check: routine.check,
+    }
+}
+
+pub(super) fn state_failure(error: StateError) -> Failure {
+    Failure::new(Class::State, format!("{error}\n= help: {}", error.help()))
+}
+
+/// Keeps only the routines that were asked for.
+fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
+    for name in asked {
+        if !config.routines.iter().any(|routine| routine.name == *name) {
+            let known: Vec<&str> = config
+                .routines
+                .iter()
+                .map(|routine| routine.name.as_str())
+                .collect();
+            return Err(Failure::usage(format!(
+                "no routine `{name}` in {}\n= help: there are: {}",
+                config.file.display(),
+                known.join(", ")
+            )));
+        }
+    }
+    if !asked.is_empty() {
+        config
+            .routines
+            .retain(|routine| asked.contains(&routine.name));
+    }
+    Ok(())
+}
+
+async fn start_emulator(config: &Config) -> Result<(Emulator, TempDir), Failure> {
+    let routines = config
+        .routines
+        .iter()
+        .map(|routine| routine.name.clone())
+        .collect();
+    let options = Options {
+        routines,
+        ..Options::default()
+    };
+    let emulator = Emulator::start(options).await.map_err(Failure::other)?;
+    let state = TempDir::with_prefix("er-dev-").map_err(Failure::other)?;
+    Ok((emulator, state))
+}
+
+fn endpoint_of(emulator: &Emulator) -> Endpoint {
+    Endpoint {
+        url: emulator.endpoint(),
+        host: emulator.address().to_string(),
+        loopback: true,
+    }
+}

@@ -1,0 +1,226 @@
+//! One edit's way, from the file to the version: reads the source, drives the pass, and tells what came of it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use crate::config::Routine;
+use crate::pipeline::schedule::{End, Ended};
+use crate::report::class::Class;
+use crate::report::{Event, Problem};
+use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
+use crate::routine::{Code, Edit, RoutineName};
+use crate::watch::source::{self, SourceError};
+
+use super::context::target;
+use super::problem;
+
+/// How an edit is deployed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Make a new version even of bytes that are there already.
+    pub(super) force: bool,
+    /// Wait until the entry has been quiet for so long, at most for so much longer; for commands without a watcher.
+    pub(super) quiet: Option<(Duration, Duration)>,
+}
+
+/// Deploys one edit with a routine's session, and gives the session back.
+pub(super) async fn deploy(
+    edit: Edit,
+    mut session: Session,
+    tell: mpsc::Sender<Event>,
+    manner: Manner,
+) -> (Session, Ended) {
+    let routine = session.routine().clone();
+    if let Some((quiet, most)) = manner.quiet {
+        rest(&routine, quiet, most).await;
+    }
+    let code = match read(&routine).await {
+        Ok(code) => code,
+        Err(error) => return (session, refused(&error, &routine)),
+    };
+    if edit.digest.is_some_and(|digest| digest != code.digest()) {
+        return (session, Ended::Overtaken);
+    }
+    let ended = match session.begin().await {
+        Ok(mut pass) => {
+            let stored = pass.store(&code, manner.force).await;
+            let happened = pass.happened();
+            tell_all(
+                &tell,
+                happened.into_iter().filter_map(|h| of_happened(&edit, h)),
+            )
+            .await;
+            match stored {
+                Ok(stored) => {
+                    tell_all(&tell, of_stored(&edit, &code, &stored, &routine)).await;
+                    trim(&mut pass, &edit, &tell).await;
+                    ended_well(&code, stored)
+                }
+                Err(error) => failed(&error),
+            }
+        }
+        Err(error) => failed(&error),
+    };
+    (session, ended)
+}
+
+/// Reads and checks the source off the loop: parsing a large file takes a while.
+async fn read(routine: &Routine) -> Result<Code, SourceError> {
+    let target = target(routine);
+    match tokio::task::spawn_blocking(move || source::read(&target)).await {
+        Ok(read) => read,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Frees a slot. The edit is on the service already, so trouble here is a warning, and the next edit tries again.
+async fn trim(pass: &mut Pass<'_>, edit: &Edit, tell: &mpsc::Sender<Event>) {
+    let trimmed = pass.trim().await;
+    let happened = pass.happened();
+    tell_all(
+        tell,
+        happened.into_iter().filter_map(|h| of_happened(edit, h)),
+    )
+    .await;
+    // Where nothing may be deleted by choice, saying so after every edit would be noise.
+    if let Err(error) = trimmed {
+        let problem = problem::of_deploy(&error);
+        let what = format!("no slot was freed: {}", problem.what);
+        let problem = Problem { what, ..problem };
+        let routine = Some(edit.routine.clone());
+        tell_all(tell, [Event::Warning { routine, problem }]).await;
+    }
+}
+
+/// The loop receives as long as deploys run; when it has ended, nobody is left to tell.
+async fn tell_all(tell: &mpsc::Sender<Event>, events: impl IntoIterator<Item = Event>) {
+    for event in events {
+        let _ = tell.send(event).await;
+    }
+}
+
+fn of_stored(edit: &Edit, code: &Code, stored: &Stored, routine: &Routine) -> Option<Event> {
+    let (name, saves, sha256) = (routine.name.clone(), edit.saves, code.digest());
+    let revision = stored.revision.clone();
+    match stored.how {
+        How::Uploaded => Some(Event::Uploaded {
+            routine: name,
+            revision,
+            sha256,
+            bytes: code.bytes().len(),
+            saves,
+            calls: stored.calls,
+            took: edit.settled.elapsed(),
+            slots: stored.slots,
+            cap: stored.cap,
+        }),
+        How::Newest => Some(Event::Unchanged {
+            routine: name,
+            revision,
+            saves,
+        }),
+        How::Older => Some(Event::Reused {
+            routine: name,
+            revision,
+            sha256,
+            saves,
+        }),
+        How::Planned => None,
+    }
+}
+
+fn of_happened(edit: &Edit, happened: Happened) -> Option<Event> {
+    let routine = edit.routine.clone();
+    Some(match happened {
+        Happened::Rotated {
+            revision,
+            age,
+            reason,
+        } => Event::Rotated {
+            routine,
+            revision,
+            age,
+            reason,
+        },
+        Happened::Created => Event::Created { routine },
+        Happened::Planned(action, detail) => {
+            let saves = (action == "upload").then_some(edit.saves);
+            Event::Planned {
+                routine,
+                action,
+                detail,
+                saves,
+            }
+        }
+        Happened::Spared(revision, reason) => Event::Warning {
+            routine: Some(routine),
+            problem: Problem {
+                what: format!("version {} stays: {reason}", revision.short()),
+                help: "the next oldest is tried; this one again at the next edit".into(),
+                class: Class::Refused,
+                operation: None,
+                request_id: None,
+                frame: None,
+            },
+        },
+    })
+}
+
+fn ended_well(code: &Code, stored: Stored) -> Ended {
+    let end = match stored.how {
+        How::Uploaded => End::Uploaded,
+        How::Newest => End::Unchanged,
+        How::Older => End::Reused,
+        How::Planned => End::Planned,
+    };
+    Ended::Stored {
+        end,
+        digest: code.digest(),
+        revision: stored.revision,
+    }
+}
+
+fn refused(error: &SourceError, routine: &Routine) -> Ended {
+    Ended::Failed {
+        problem: problem::of_source(error, &routine.shown),
+        again: crate::pipeline::schedule::Again::Never,
+        jitter: 0.0,
+    }
+}
+
+fn failed(error: &DeployError) -> Ended {
+    Ended::Failed {
+        problem: problem::of_deploy(error),
+        again: problem::again(error),
+        jitter: fastrand::f64(),
+    }
+}
+
+/// Waits until nobody has changed the entry for a while, since without a watcher nothing else tells that a writer is
+/// done.
+async fn rest(routine: &Routine, quiet: Duration, most: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < most {
+        let changed = std::fs::metadata(&routine.entry).and_then(|meta| meta.modified());
+        let age = changed
+            .ok()
+            .and_then(|changed| SystemTime::now().duration_since(changed).ok());
+        match age {
+            Some(age) if age < quiet => tokio::time::sleep(quiet - age).await,
+            _ => return,
+        }
+    }
+}
+
+/// The edits of a run without a watcher: one look at every routine.
+pub(super) fn looks<'a>(routines: impl IntoIterator<Item = &'a RoutineName>) -> Vec<Edit> {
+    let settled = Instant::now();
+    let look = |routine: &RoutineName| Edit {
+        routine: routine.clone(),
+        saves: 0,
+        digest: None,
+        settled,
+    };
+    routines.into_iter().map(look).collect()
+}

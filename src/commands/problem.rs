@@ -1,0 +1,136 @@
+//! Errors of all rooms in the words of the report, and what they mean for the next try.
+
+use std::time::Duration;
+
+use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::pipeline::schedule::Again;
+use crate::report::class::Class;
+use crate::report::{Frame, Problem};
+use crate::revision::deploy::DeployError;
+use crate::revision::lock::LockError;
+use crate::watch::source::SourceError;
+
+/// The pause before the next try where somebody has to do something first.
+const PROBE: Duration = Duration::from_secs(300);
+
+/// The pause before the next try where a slot has to become free.
+const SLOT_PROBE: Duration = Duration::from_secs(60);
+
+/// How often a refusal in unknown words is tried.
+const UNKNOWN_TRIES: u32 = 4;
+
+/// A file that cannot go up, by the name people gave it.
+pub(super) fn of_source(error: &SourceError, shown: &str) -> Problem {
+    let (what, frame) = match error {
+        SourceError::Syntax { error, .. } => {
+            let place = &error.place;
+            let frame = Frame {
+                file: shown.to_owned(),
+                line: place.line,
+                column: place.column,
+                width: place.width,
+                text: place.text.clone(),
+                cut: place.cut,
+            };
+            (fragment(&error.message), Some(frame))
+        }
+        other => (other.to_string(), None),
+    };
+    Problem {
+        what,
+        help: fragment(&error.help()),
+        class: Class::Source,
+        operation: None,
+        request_id: None,
+        frame,
+    }
+}
+
+/// The parser's sentence as a fragment that reads on, like every other message.
+fn fragment(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
+/// A request that did not succeed.
+pub(super) fn of_cloud(error: &CloudError) -> Problem {
+    let class = match error.class {
+        CloudClass::NotSent => Class::Network,
+        CloudClass::Ambiguous => Class::InDoubt,
+        CloudClass::Throttled => Class::Throttled,
+        CloudClass::Clock => Class::Clock,
+        CloudClass::Credentials => Class::Credentials,
+        CloudClass::Quota => Class::Slots,
+        CloudClass::Gone => Class::Missing,
+        CloudClass::FormExpired | CloudClass::Permanent => Class::Refused,
+        CloudClass::UnknownServer => Class::Service,
+    };
+    Problem {
+        what: error.to_string(),
+        help: error.help(),
+        class,
+        operation: Some(error.operation),
+        request_id: error.request_id.clone(),
+        frame: None,
+    }
+}
+
+/// A deploy that ended early.
+pub(super) fn of_deploy(error: &DeployError) -> Problem {
+    let (class, help) = match error {
+        DeployError::Cloud(error) => return of_cloud(error),
+        DeployError::Blocked(_) => (
+            Class::Slots,
+            "delete a version, publish a newer one, or lower `keep_newest`; `er-dev revisions` shows them all",
+        ),
+        DeployError::Lock(LockError::Held(_)) => (
+            Class::Locked,
+            "wait for the other er-dev, or raise `--lock-wait`",
+        ),
+        DeployError::Lock(LockError::Io { .. }) | DeployError::State(_) => (
+            Class::State,
+            "make room in the state directory, or give another one with `--state-dir DIR`",
+        ),
+        DeployError::Unsettled(_) => (
+            Class::InDoubt,
+            "nothing to do: it is listed again as soon as it must have settled",
+        ),
+        DeployError::Endless => (
+            Class::Service,
+            "look at `er-dev revisions`, then save the file again",
+        ),
+    };
+    Problem {
+        what: error.to_string(),
+        help: help.into(),
+        class,
+        operation: None,
+        request_id: None,
+        frame: None,
+    }
+}
+
+/// When another try of a deploy makes sense.
+pub(super) fn again(error: &DeployError) -> Again {
+    match error {
+        DeployError::Cloud(error) => of_class(error.class, error.retry_after.unwrap_or_default()),
+        DeployError::Blocked(_) => Again::Later(SLOT_PROBE),
+        DeployError::Lock(_) | DeployError::State(_) => Again::Soon(Duration::ZERO),
+        DeployError::Unsettled(until) => Again::At(*until),
+        DeployError::Endless => Again::FewTimes(UNKNOWN_TRIES),
+    }
+}
+
+fn of_class(class: CloudClass, at_least: Duration) -> Again {
+    match class {
+        CloudClass::NotSent
+        | CloudClass::Ambiguous
+        | CloudClass::Throttled
+        | CloudClass::FormExpired => Again::Soon(at_least),
+        CloudClass::Credentials | CloudClass::Gone | CloudClass::Clock => Again::Later(PROBE),
+        CloudClass::Quota => Again::Later(SLOT_PROBE),
+        CloudClass::Permanent => Again::Never,
+        CloudClass::UnknownServer => Again::FewTimes(UNKNOWN_TRIES),
+    }
+}

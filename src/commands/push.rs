@@ -1,0 +1,55 @@
+//! `er-dev push`: uploads what differs, once.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::cli::{self, Common};
+use crate::pipeline::daemon::{self, Until, Work};
+use crate::report::Report;
+use crate::routine::Edit;
+
+use super::context::{Choice, Context};
+use super::deploy::{Manner, deploy, looks};
+use super::watch::{exit_code, tell_done};
+use super::{Failure, signals};
+
+/// Runs until every routine is up to date, has failed, or the time is up.
+pub(super) async fn run(
+    common: &Common,
+    flags: cli::Push,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    let choice = Choice {
+        routines: &flags.routines,
+        ..Choice::default()
+    };
+    let context = Context::open(common, choice).await?;
+    let watch = &context.config.watch;
+    let manner = Manner {
+        force: flags.force,
+        quiet: Some((watch.debounce, watch.max_wait)),
+    };
+    let sessions = context.sessions()?;
+    let first = looks(sessions.keys());
+    // Nothing comes later: the other end of this channel is closed from the start.
+    let (_, edits) = mpsc::channel(1);
+    let until = Until::Idle {
+        give_up: Some(tokio::time::Instant::now() + flags.timeout),
+    };
+    let work = Work {
+        sessions,
+        first,
+        edits,
+        until,
+        drain: context.config.daemon.drain,
+    };
+    let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
+    let finished = daemon::run(work, deploy, report, signals::at(1)?, signals::at(2)?)
+        .await
+        .map_err(Failure::other)?;
+    tell_done(&context, &finished, begun, report);
+    context.close().await;
+    Ok(exit_code(&finished, true))
+}

@@ -1,0 +1,228 @@
+//! `er-dev watch`: the daemon.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cli::{self, Common};
+use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::pipeline::daemon::{self, Finished, Until, Work};
+use crate::report::class::Class;
+use crate::report::{Event, Report, Totals};
+use crate::revision::deploy::{Session, age_of};
+use crate::routine::{Edit, RoutineName};
+use crate::watch;
+
+use super::context::{Choice, Context};
+use super::deploy::{Manner, deploy};
+use super::{Failure, deploy as deploying, problem, signals};
+
+/// How long the first listings may take before watching begins without them.
+const FIRST_LISTINGS: Duration = Duration::from_secs(15);
+
+/// Settled edits that wait for the loop. When there are more, the watcher waits, and saves pile up as one edit.
+const EDITS: usize = 64;
+
+/// Runs until a signal, or with `--once` until every routine is up to date.
+pub(super) async fn run(
+    common: &Common,
+    flags: cli::Watch,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let begun = Instant::now();
+    let choice = Choice {
+        routines: &flags.routines,
+        emulator: flags.emulator,
+        dry_run: flags.dry_run,
+    };
+    let context = Context::open(common, choice).await?;
+    let stop = signals::at(1)?;
+    let abort = signals::at(2)?;
+    let locks = context.watch_locks()?;
+    context.tell_start(report);
+    let (sender, edits) = mpsc::channel(EDITS);
+    let (watching, first) = if flags.once {
+        drop(sender);
+        (
+            None,
+            deploying::looks(context.config.routines.iter().map(|routine| &routine.name)),
+        )
+    } else {
+        let (watching, first) = start_watching(&context, sender)?;
+        report.tell(&Event::Watching {
+            routines: context.config.routines.len(),
+            files: watching.files,
+            directories: watching.directories,
+            backend: watching.backend,
+        });
+        (Some(watching), first)
+    };
+    let sessions = list_all(context.sessions()?, report).await?;
+    tell_ready(&context, begun, report);
+
+    let until = if flags.once {
+        Until::Idle { give_up: None }
+    } else {
+        Until::Stopped
+    };
+    let drain = context.config.daemon.drain;
+    let manner = Manner {
+        force: false,
+        quiet: flags
+            .once
+            .then_some((context.config.watch.debounce, context.config.watch.max_wait)),
+    };
+    let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
+    let work = Work {
+        sessions,
+        first,
+        edits,
+        until,
+        drain,
+    };
+    let finished = daemon::run(work, deploy, report, stop, abort).await;
+    if let Some(watching) = watching {
+        watching.stop().map_err(Failure::other)?;
+    }
+    drop(locks);
+    let finished = finished.map_err(Failure::other)?;
+    tell_done(&context, &finished, begun, report);
+    context.close().await;
+    Ok(exit_code(&finished, flags.once))
+}
+
+fn start_watching(
+    context: &Context,
+    sender: mpsc::Sender<Edit>,
+) -> Result<(watch::Watching, Vec<Edit>), Failure> {
+    let settings = watch::Settings {
+        debounce: context.config.watch.debounce,
+        max_wait: context.config.watch.max_wait,
+        rescan: context.config.watch.rescan,
+        ignore: context.config.watch.ignore.clone(),
+        private: context.state.path().to_owned(),
+    };
+    watch::start(context.targets(), settings, sender).map_err(Failure::other)
+}
+
+/// Lists every routine before anything is done, so that a wrong key is told at once and the slots are shown. What does
+/// not answer in time is left to its first edit.
+async fn list_all(
+    sessions: BTreeMap<RoutineName, Session>,
+    report: &mut Report,
+) -> Result<BTreeMap<RoutineName, Session>, Failure> {
+    let mut tasks = JoinSet::new();
+    for (name, mut session) in sessions {
+        tasks.spawn(async move {
+            let listed = match tokio::time::timeout(FIRST_LISTINGS, session.list()).await {
+                Ok(listed) => listed.map(|_| ()),
+                Err(_) => Err(CloudError::unanswered(
+                    CloudClass::Ambiguous,
+                    "DescribeRoutine",
+                    "no answer in time",
+                )),
+            };
+            (name, session, listed)
+        });
+    }
+    let mut sessions = BTreeMap::new();
+    let mut refused = None;
+    while let Some(joined) = tasks.join_next().await {
+        let (name, session, listed) = joined.map_err(Failure::other)?;
+        match listed {
+            Err(error) if error.class == CloudClass::Credentials => {
+                refused = refused.or(Some(error));
+            }
+            Err(error) => tracing::info!(routine = %name, %error, "not listed at the start"),
+            Ok(()) => {}
+        }
+        sessions.insert(name, session);
+    }
+    if let Some(error) = refused {
+        let problem = problem::of_cloud(&error);
+        return Err(Failure::new(
+            Class::Credentials,
+            format!("{}\n= help: {}", problem.what, problem.help),
+        ));
+    }
+    for event in sessions.values().filter_map(slots) {
+        report.tell(&event);
+    }
+    Ok(sessions)
+}
+
+fn slots(session: &Session) -> Option<Event> {
+    let listing = session.knowledge().listing()?;
+    let next = session
+        .policy()
+        .victim(listing, session.knowledge().protected())
+        .ok()
+        .flatten();
+    Some(Event::Slots {
+        routine: session.routine().name.clone(),
+        used: listing.revisions.len(),
+        cap: session.policy().cap,
+        next: next.map(|listed| {
+            (
+                listed.revision.clone(),
+                age_of(&listed.revision, SystemTime::now()),
+            )
+        }),
+    })
+}
+
+fn tell_ready(context: &Context, begun: Instant, report: &mut Report) {
+    let limits = context.config.limits;
+    report.tell(&Event::Budget {
+        requests_per_second: limits.requests_per_second,
+        burst: limits.burst,
+        in_flight: limits.max_in_flight,
+    });
+    report.tell(&Event::Ready {
+        after: begun.elapsed(),
+    });
+}
+
+/// Tells how everything ended.
+pub(super) fn tell_done(
+    context: &Context,
+    finished: &Finished,
+    begun: Instant,
+    report: &mut Report,
+) {
+    let usage = context.cloud.usage();
+    report.tell(&Event::Done(Totals {
+        calls: usage.calls,
+        peak: usage.peak,
+        up: begun.elapsed(),
+        ..finished.totals
+    }));
+}
+
+/// The exit code of a run that came to its end.
+pub(super) fn exit_code(finished: &Finished, once: bool) -> u8 {
+    if finished.interrupted {
+        return 130;
+    }
+    let mut codes: Vec<u8> = finished
+        .failures
+        .iter()
+        .map(|class| class.exit_code())
+        .collect();
+    codes.dedup();
+    match codes[..] {
+        [] if finished.totals.abandoned > 0 => 75,
+        [] => 0,
+        _ if !once => {
+            if finished.totals.abandoned > 0 {
+                75
+            } else {
+                0
+            }
+        }
+        [code] => code,
+        _ => 1,
+    }
+}

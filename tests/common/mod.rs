@@ -1,0 +1,374 @@
+//! The test bed: a project directory, an emulator in this process, and the er-dev binary as a user runs it.
+//!
+//! Nothing here sleeps to wait. A test waits for an event of er-dev's JSON output or for a state of the emulator, and a
+//! generous limit turns a hang into a failure.
+#![allow(
+    dead_code,
+    reason = "each test file uses the part of the bed that it needs"
+)]
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use er_dev::emulator::history::{Decision, Record, busiest_second};
+use er_dev::emulator::world::{Settings, World};
+use er_dev::emulator::{Emulator, Options};
+use er_dev::routine::{Revision, RoutineName};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// How long anything may take before a test calls it a hang.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A project on disk with an emulator for it.
+pub(crate) struct Bed {
+    dir: tempfile::TempDir,
+    pub(crate) emulator: Emulator,
+    pub(crate) routines: Vec<RoutineName>,
+}
+
+/// What a command that ended left behind.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A running `er-dev watch`.
+pub(crate) struct Watch {
+    child: Child,
+    lines: UnboundedReceiver<String>,
+    seen: VecDeque<Value>,
+}
+
+pub(crate) fn name(text: &str) -> RoutineName {
+    RoutineName::new(text).unwrap()
+}
+
+impl Bed {
+    /// A bed with these routines, each with a small entry of its own, and the emulator's usual settings.
+    pub(crate) async fn new(names: &[&str]) -> Self {
+        Self::with(names, Settings::default(), "").await
+    }
+
+    /// The same with other settings of the emulator and more text in the configuration.
+    pub(crate) async fn with(names: &[&str], settings: Settings, more: &str) -> Self {
+        let routines: Vec<RoutineName> = names.iter().map(|text| name(text)).collect();
+        let options = Options {
+            routines: routines.clone(),
+            settings,
+            ..Options::default()
+        };
+        let emulator = Emulator::start(options).await.unwrap();
+        // Editors save in another way below the system's directory for temporary files.
+        let dir = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let bed = Self {
+            dir,
+            emulator,
+            routines,
+        };
+        std::fs::create_dir(bed.path("src")).unwrap();
+        for routine in names {
+            bed.write(routine, &code(routine, 0));
+        }
+        bed.configure(&bed.emulator.endpoint(), more);
+        bed
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn configure(&self, endpoint: &str, more: &str) {
+        let mut text = format!("[service]\nendpoint = \"{endpoint}\"\n{more}\n");
+        for routine in &self.routines {
+            text.push_str(&format!(
+                "[[routine]]\nname = \"{routine}\"\nentry = \"src/{routine}.js\"\n"
+            ));
+        }
+        std::fs::write(self.path("er-dev.toml"), text).unwrap();
+    }
+
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.dir.path().join(relative)
+    }
+
+    /// The entry of a routine.
+    pub(crate) fn entry(&self, routine: &str) -> PathBuf {
+        self.path(&format!("src/{routine}.js"))
+    }
+
+    pub(crate) fn write(&self, routine: &str, text: &str) {
+        std::fs::write(self.entry(routine), text).unwrap();
+    }
+
+    /// The er-dev binary in the bed, with the emulator's key and nothing else of this process's environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_er-dev"));
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("ALIBABA_CLOUD_ACCESS_KEY_ID", "emulator-key-id")
+            .env("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "emulator-key-secret")
+            .env("ER_DEV_STATE_DIR", self.path("state"))
+            .env("ER_DEV_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        finish(self.command(arguments)).await
+    }
+
+    /// Starts `er-dev watch` and waits until it is ready and every first edit has ended.
+    pub(crate) async fn watch(&self, arguments: &[&str]) -> Watch {
+        let mut watch = self.watch_from_start(arguments);
+        watch.until("ready").await;
+        for _ in 0..self.routines.len() {
+            watch.end_of_edit().await;
+        }
+        watch
+    }
+
+    /// Starts `er-dev watch` and waits for nothing.
+    pub(crate) fn watch_from_start(&self, arguments: &[&str]) -> Watch {
+        let mut command = self.command(&["watch"]);
+        let mut child = command
+            .args(arguments)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, lines) = unbounded_channel();
+        // Read on, also while the test looks elsewhere, as a terminal or the journal would.
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stdout.next_line().await {
+                let _ = sender.send(line);
+            }
+        });
+        Watch {
+            child,
+            lines,
+            seen: VecDeque::new(),
+        }
+    }
+
+    /// Waits until the newest version of a routine holds this text.
+    pub(crate) async fn until_newest_is(&self, routine: &str, text: &str) {
+        let name = name(routine);
+        let holds =
+            |world: &World| newest(world, &name).is_some_and(|code| code == text.as_bytes());
+        let waited = tokio::time::timeout(LIMIT, self.emulator.wait_until(holds)).await;
+        assert!(waited.is_ok(), "`{routine}` never got {text:?}");
+    }
+
+    /// All versions of a routine, oldest first.
+    pub(crate) fn versions(&self, routine: &str) -> Vec<Revision> {
+        let versions = |world: &mut World| {
+            world
+                .routine(&name(routine))
+                .unwrap()
+                .versions()
+                .iter()
+                .map(|v| v.revision.clone())
+                .collect()
+        };
+        self.emulator.with_world(versions)
+    }
+
+    /// The code of every version of a routine, oldest first; empty where there is none.
+    pub(crate) fn codes(&self, routine: &str) -> Vec<Vec<u8>> {
+        let codes = |world: &mut World| {
+            let versions = world.routine(&name(routine)).unwrap().versions();
+            versions
+                .iter()
+                .map(|v| v.bytes().unwrap_or_default().to_vec())
+                .collect()
+        };
+        self.emulator.with_world(codes)
+    }
+
+    /// Fills a routine with versions that somebody else made, a day apart, the last one an hour ago. Oldest first.
+    pub(crate) fn seed(&self, routine: &str, count: usize) -> Vec<Revision> {
+        let now = jiff::Timestamp::now().as_second();
+        let seed = |world: &mut World| {
+            let made = (0..count).map(|index| {
+                let age = 3_600 + 86_400 * (count - 1 - index) as i64;
+                let made = jiff::Timestamp::from_second(now - age).unwrap();
+                let code = format!("// foreign {index}");
+                world
+                    .seed(&name(routine), Some(code.as_bytes()), "by hand", made)
+                    .unwrap()
+            });
+            made.collect()
+        };
+        self.emulator.with_world(seed)
+    }
+
+    pub(crate) fn publish(&self, routine: &str, revision: &Revision, environment: &str) {
+        let publish = |world: &mut World| world.publish(&name(routine), revision, &[environment]);
+        self.emulator.with_world(publish).unwrap();
+    }
+
+    pub(crate) fn history(&self) -> Vec<Record> {
+        self.emulator.history()
+    }
+
+    /// What no run may ever do, read off the emulator's history.
+    pub(crate) fn assert_within_limits(&self) {
+        let history = self.history();
+        let busiest = busiest_second(&history);
+        assert!(busiest < 100, "{busiest} requests in one second");
+        let throttled = history
+            .iter()
+            .filter(|record| record.decision == Decision::Throttled)
+            .count();
+        assert_eq!(throttled, 0, "throttled");
+    }
+}
+
+fn newest(world: &World, routine: &RoutineName) -> Option<Vec<u8>> {
+    let versions = world.routine(routine)?.versions();
+    versions.last()?.bytes().map(<[u8]>::to_vec)
+}
+
+/// A small routine whose bytes tell which save they are from.
+pub(crate) fn code(routine: &str, save: usize) -> String {
+    format!(
+        "addEventListener(\"fetch\", (event) => event.respondWith(new Response(\"{routine} {save}\")));\n"
+    )
+}
+
+/// Runs a command to its end.
+pub(crate) async fn finish(mut command: Command) -> Ended {
+    let output = tokio::time::timeout(LIMIT * 2, command.output())
+        .await
+        .expect("the command hangs")
+        .unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ended {
+    /// Its JSON lines.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Its events of one kind.
+    pub(crate) fn of(&self, event: &str) -> Vec<Value> {
+        self.events()
+            .into_iter()
+            .filter(|value| value["event"] == event)
+            .collect()
+    }
+}
+
+impl Watch {
+    /// The next event of this kind; those before it are passed over.
+    pub(crate) async fn until(&mut self, event: &str) -> Value {
+        loop {
+            let next = self.next().await;
+            if next["event"] == event {
+                return next;
+            }
+        }
+    }
+
+    /// The next event that ends an edit.
+    pub(crate) async fn end_of_edit(&mut self) -> Value {
+        loop {
+            let next = self.next().await;
+            let event = next["event"].as_str().unwrap();
+            if matches!(
+                event,
+                "uploaded" | "reused" | "unchanged" | "superseded" | "error" | "abandoned"
+            ) {
+                return next;
+            }
+        }
+    }
+
+    /// The next event.
+    pub(crate) async fn next(&mut self) -> Value {
+        let line = tokio::time::timeout(LIMIT, self.lines.recv())
+            .await
+            .expect("no event in time");
+        let line = line.expect("er-dev ended");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        self.seen.push_back(event.clone());
+        event
+    }
+
+    /// Every event so far.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = &Value> {
+        self.seen.iter()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("er-dev runs")
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Asks it to stop; returns the exit code and the accounting, which must add up.
+    pub(crate) async fn stop(mut self) -> (Option<i32>, Value) {
+        self.signal(rustix::process::Signal::INT);
+        let done = self.until("done").await;
+        assert_adds_up(&done);
+        (self.exit().await, done)
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn exit(&mut self) -> Option<i32> {
+        let status = tokio::time::timeout(LIMIT, self.child.wait())
+            .await
+            .expect("er-dev does not end");
+        status.unwrap().code()
+    }
+}
+
+/// Every edit ends in exactly one way.
+pub(crate) fn assert_adds_up(done: &Value) {
+    let ends = [
+        "uploaded",
+        "reused",
+        "unchanged",
+        "superseded",
+        "failed",
+        "abandoned",
+        "planned",
+    ];
+    let sum: u64 = ends.iter().map(|end| done[end].as_u64().unwrap()).sum();
+    assert_eq!(done["edits"], sum, "{done}");
+}
+
+/// Whether a program is there; says aloud that a test is skipped where it is not.
+pub(crate) fn has(program: &str) -> bool {
+    let there = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|dir| Path::new(&dir).join(program).is_file())
+    });
+    if !there {
+        use std::io::Write as _;
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: `{program}` is not installed on this machine"
+        );
+    }
+    there
+}
