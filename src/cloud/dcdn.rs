@@ -5,6 +5,7 @@
 //! without a guess, they are unknown, and then nothing is deleted.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use crate::routine::{Code, Revision, RoutineName};
 use super::error::{Class, CloudError};
 use super::form::Form;
 use super::rpc::Size;
-use super::{Cloud, Environments, Fetched, Listed, Listing};
+use super::{Cloud, Deletion, Environments, Fetched, Listed, Listing};
 
 impl Cloud {
     /// Lists the versions of a routine and what is live where (`DescribeRoutine`).
@@ -47,6 +48,8 @@ impl Cloud {
         let arguments = [("Name", routine.as_str()), ("CodeDescription", description)];
         let answer = self.rpc.call(operation, &arguments, Size::Words).await?;
         let unusable = |what: String| CloudError::unusable(Class::Ambiguous, operation, what);
+        // A form that may not be used is the same at the next try.
+        let refused = |what: String| CloudError::unusable(Class::Permanent, operation, what);
         let content = answer.get("Content").unwrap_or(&Value::Null);
         let revision = content
             .get("CodeRevision")
@@ -54,8 +57,7 @@ impl Cloud {
             .filter(|text| !text.is_empty())
             .ok_or_else(|| unusable("the answer names no version".into()))?;
         let config = content.get("OssPostConfig").unwrap_or(&Value::Null);
-        let form =
-            Form::read(config, self.loopback).map_err(|error| unusable(error.to_string()))?;
+        let form = Form::read(config, self.loopback).map_err(|error| refused(error.to_string()))?;
         Ok((Revision::new(&revision), form))
     }
 
@@ -77,10 +79,13 @@ impl Cloud {
             ("SelectCodeRevision", revision.as_str()),
         ];
         let answer = self.rpc.call(operation, &arguments, Size::Code).await?;
+        // Nothing is a statement of the service; no statement at all is not taken for one.
         let encoded = answer
             .pointer("/Content/ErCode")
             .and_then(Value::as_str)
-            .unwrap_or("");
+            .ok_or_else(|| {
+                CloudError::unusable(Class::Ambiguous, operation, "the answer holds no code")
+            })?;
         let bytes = STANDARD.decode(encoded).map_err(|_| {
             CloudError::unusable(Class::Ambiguous, operation, "the code is not valid base64")
         })?;
@@ -90,20 +95,27 @@ impl Cloud {
         Ok(Fetched::Code(Code::new(bytes)))
     }
 
-    /// Deletes a version for good (`DeleteRoutineCodeRevision`). The service does not promise to spare a live one.
+    /// Deletes a version for good (`DeleteRoutineCodeRevision`), unless this moment has passed by the time the request
+    /// may be sent. The service does not promise to spare a live one, so the look it rests on has to be fresh.
     pub async fn delete(
         &self,
         routine: &RoutineName,
         revision: &Revision,
-    ) -> Result<(), CloudError> {
+        not_after: Instant,
+    ) -> Result<Deletion, CloudError> {
+        let permit = self.rpc.urgent_permit().await;
+        if Instant::now() > not_after {
+            return Ok(Deletion::TooLate);
+        }
+        let operation = "DeleteRoutineCodeRevision";
         let arguments = [
             ("Name", routine.as_str()),
             ("SelectCodeRevision", revision.as_str()),
         ];
         self.rpc
-            .call("DeleteRoutineCodeRevision", &arguments, Size::Words)
+            .send(permit, operation, &arguments, Size::Words)
             .await?;
-        Ok(())
+        Ok(Deletion::Done)
     }
 
     /// Makes a version the live one of environments (`PublishRoutineCodeRevision`).

@@ -38,24 +38,6 @@ pub enum Class {
     UnknownServer,
 }
 
-impl Class {
-    /// The class in one word, as it stands in brackets behind a message.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::NotSent => "network",
-            Self::Ambiguous => "in-doubt",
-            Self::Throttled => "throttled",
-            Self::Clock => "clock",
-            Self::Credentials => "credentials",
-            Self::Quota => "quota",
-            Self::Gone => "missing",
-            Self::FormExpired => "form",
-            Self::Permanent => "refused",
-            Self::UnknownServer => "service",
-        }
-    }
-}
-
 /// A request that did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct CloudError {

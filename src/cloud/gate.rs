@@ -25,6 +25,7 @@ use crate::config::Limits;
 /// Gives permits for API requests, first come, first served.
 #[derive(Debug)]
 pub struct Gate {
+    line: tokio::sync::Mutex<()>,
     turn: tokio::sync::Mutex<()>,
     bucket: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Duration>>,
     clock: SinceStart,
@@ -79,6 +80,7 @@ impl Gate {
         // A full bucket holds exactly one burst; taking it leaves the bucket empty.
         let _ = bucket.check_n(burst);
         Self {
+            line: tokio::sync::Mutex::new(()),
             turn: tokio::sync::Mutex::new(()),
             bucket,
             clock,
@@ -87,8 +89,19 @@ impl Gate {
         }
     }
 
-    /// Waits for the right to send one request.
+    /// Waits in line for the right to send one request.
     pub async fn permit(&self) -> Permit<'_> {
+        let _line = self.line.lock().await;
+        self.next_permit().await
+    }
+
+    /// Waits for the right to send one request ahead of the line, for what rests on a fresh look: behind at most the
+    /// first in line and others like it. It counts like any other.
+    pub async fn urgent_permit(&self) -> Permit<'_> {
+        self.next_permit().await
+    }
+
+    async fn next_permit(&self) -> Permit<'_> {
         let _turn = self.turn.lock().await;
         let Ok(slot) = self.in_flight.acquire().await else {
             unreachable!("the gate never closes its semaphore")
@@ -240,6 +253,26 @@ mod tests {
             let usage = gate.usage();
             assert_eq!(usage.calls, TASKS as u64);
             assert!(usage.checks <= 2 * TASKS as u64 + 1, "{}", usage.checks);
+        });
+    }
+
+    #[test]
+    fn an_urgent_request_waits_for_the_first_in_line_only() {
+        paused(async {
+            let gate = Arc::new(Gate::new(limits(2, 1, 8)));
+            let mut tasks = tokio::task::JoinSet::new();
+            for _ in 0..50 {
+                let gate = gate.clone();
+                tasks.spawn(async move { drop(gate.permit().await) });
+                tokio::task::yield_now().await;
+            }
+            let begun = Instant::now();
+            drop(gate.urgent_permit().await);
+            assert!(
+                begun.elapsed() <= Duration::from_millis(1_010),
+                "{:?}",
+                begun.elapsed()
+            );
         });
     }
 

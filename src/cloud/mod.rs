@@ -72,6 +72,15 @@ pub enum Fetched {
     Nothing,
 }
 
+/// What came of asking for a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The service confirmed it.
+    Done,
+    /// The request was not sent, because its turn came too late.
+    TooLate,
+}
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client could not be made: {0}")]

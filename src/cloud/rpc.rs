@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::credentials::Credentials;
 use super::error::{self, Answer, Class, CloudError};
-use super::gate::{Gate, Usage};
+use super::gate::{Gate, Permit, Usage};
 use super::sign::{self, rpc::Params};
 use super::{Timeouts, http};
 
@@ -56,6 +56,11 @@ impl Rpc {
         }
     }
 
+    /// A permit ahead of the line, for [`Rpc::send`].
+    pub(super) async fn urgent_permit(&self) -> Permit<'_> {
+        self.gate.urgent_permit().await
+    }
+
     pub(super) fn usage(&self) -> Usage {
         self.gate.usage()
     }
@@ -68,6 +73,17 @@ impl Rpc {
         size: Size,
     ) -> Result<Value, CloudError> {
         let permit = self.gate.permit().await;
+        self.send(permit, operation, arguments, size).await
+    }
+
+    /// Sends one call with a permit that the caller waited for.
+    pub(super) async fn send(
+        &self,
+        permit: Permit<'_>,
+        operation: &'static str,
+        arguments: &[(&'static str, &str)],
+        size: Size,
+    ) -> Result<Value, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let body = self.signed(operation, arguments, SystemTime::now(), &nonce());
         let request = self
@@ -85,13 +101,13 @@ impl Rpc {
         };
         let answer = http::send(operation, request, limit).await?;
         drop(permit);
-        let told = Answer {
-            status: answer.status,
-            body: &answer.text,
-            retry_after: answer.retry_after,
-        };
         if answer.status != 200 {
-            return Err(self.scrubbed(error::of_api(operation, told)));
+            let told = Answer {
+                status: answer.status,
+                body: &self.scrubbed(&answer.text),
+                retry_after: answer.retry_after,
+            };
+            return Err(error::of_api(operation, told));
         }
         match serde_json::from_str::<Value>(&answer.text) {
             Ok(value) if value.get("RequestId").is_some() => Ok(value),
@@ -130,20 +146,21 @@ impl Rpc {
         sign::form(params)
     }
 
-    /// Removes what this program must not repeat, should a server repeat it.
-    fn scrubbed(&self, mut error: CloudError) -> CloudError {
+    /// A server's text without what this program must not repeat, should a server repeat it.
+    fn scrubbed(&self, text: &str) -> String {
         let token = self
             .credentials
             .token()
             .map_or("", |token| token.expose_secret());
         let secret = self.credentials.secret().expose_secret();
+        let mut text = text.to_owned();
         for hidden in [secret, token, &self.credentials.id] {
             if !hidden.is_empty() {
-                error.what = error.what.replace(hidden, "***");
-                error.what = error.what.replace(&sign::encode(hidden), "***");
+                text = text.replace(hidden, "***");
+                text = text.replace(&sign::encode(hidden), "***");
             }
         }
-        error
+        text
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::Routine;
-use crate::pipeline::schedule::{End, Ended};
+use crate::pipeline::schedule::{Again, End, Ended};
 use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
@@ -20,8 +20,8 @@ use super::problem;
 pub(super) struct Manner {
     /// Make a new version even of bytes that are there already.
     pub(super) force: bool,
-    /// Wait until the entry has been quiet for so long, at most for so much longer; for commands without a watcher.
-    pub(super) quiet: Option<(Duration, Duration)>,
+    /// How long an entry that no event told of has to have been quiet, and the longest wait for that.
+    pub(super) quiet: (Duration, Duration),
 }
 
 /// Deploys one edit with a routine's session, and gives the session back.
@@ -32,16 +32,15 @@ pub(super) async fn deploy(
     manner: Manner,
 ) -> (Session, Ended) {
     let routine = session.routine().clone();
-    if let Some((quiet, most)) = manner.quiet {
+    // No event told of the bytes of a first edit, so nothing but their age tells that a writer is done.
+    if edit.saves == 0 {
+        let (quiet, most) = manner.quiet;
         rest(&routine, quiet, most).await;
     }
-    let code = match read(&routine).await {
+    let code = match read(&edit, &routine).await {
         Ok(code) => code,
-        Err(error) => return (session, refused(&error, &routine)),
+        Err(ended) => return (session, ended),
     };
-    if edit.digest.is_some_and(|digest| digest != code.digest()) {
-        return (session, Ended::Overtaken);
-    }
     let ended = match session.begin().await {
         Ok(mut pass) => {
             let stored = pass.store(&code, manner.force).await;
@@ -65,11 +64,25 @@ pub(super) async fn deploy(
     (session, ended)
 }
 
-/// Reads and checks the source off the loop: parsing a large file takes a while.
-async fn read(routine: &Routine) -> Result<Code, SourceError> {
-    let target = target(routine);
-    match tokio::task::spawn_blocking(move || source::read(&target)).await {
-        Ok(read) => read,
+/// Reads and checks the source off the loop, since parsing a large file takes a while.
+///
+/// An edit whose entry has changed since it came to rest is overtaken, also by bytes that could not go up: the edit that
+/// tells of them is on its way.
+async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
+    let (target, expected) = (target(routine), edit.digest);
+    let read = move || {
+        let read = source::read(&target);
+        let now = match &read {
+            Ok(code) => Some(code.digest()),
+            Err(_) if expected.is_some() => source::digest(&target),
+            Err(_) => None,
+        };
+        let overtaken = expected.is_some() && now != expected;
+        (read, overtaken)
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok((_, true)) => Err(Ended::Overtaken),
+        Ok((read, false)) => read.map_err(|error| refused(&error, routine)),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
@@ -182,10 +195,16 @@ fn ended_well(code: &Code, stored: Stored) -> Ended {
 }
 
 fn refused(error: &SourceError, routine: &Routine) -> Ended {
+    // What the system could not read now it may read later; what the file holds changes only when it is saved.
+    let again = match error {
+        SourceError::Changing { .. } | SourceError::Io { .. } => Again::Soon(Duration::ZERO),
+        _ => Again::Never,
+    };
+    let problem = problem::of_source(error, &routine.shown);
     Ended::Failed {
-        problem: problem::of_source(error, &routine.shown),
-        again: crate::pipeline::schedule::Again::Never,
-        jitter: 0.0,
+        problem,
+        again,
+        jitter: fastrand::f64(),
     }
 }
 
@@ -197,8 +216,7 @@ fn failed(error: &DeployError) -> Ended {
     }
 }
 
-/// Waits until nobody has changed the entry for a while, since without a watcher nothing else tells that a writer is
-/// done.
+/// Waits until nobody has changed the entry for a while.
 async fn rest(routine: &Routine, quiet: Duration, most: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < most {

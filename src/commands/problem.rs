@@ -96,7 +96,7 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
             Class::InDoubt,
             "nothing to do: it is listed again as soon as it must have settled",
         ),
-        DeployError::Endless => (
+        DeployError::Endless(_) => (
             Class::Service,
             "look at `er-dev revisions`, then save the file again",
         ),
@@ -118,7 +118,7 @@ pub(super) fn again(error: &DeployError) -> Again {
         DeployError::Blocked(_) => Again::Later(SLOT_PROBE),
         DeployError::Lock(_) | DeployError::State(_) => Again::Soon(Duration::ZERO),
         DeployError::Unsettled(until) => Again::At(*until),
-        DeployError::Endless => Again::FewTimes(UNKNOWN_TRIES),
+        DeployError::Endless(_) => Again::FewTimes(UNKNOWN_TRIES),
     }
 }
 

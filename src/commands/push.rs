@@ -29,7 +29,7 @@ pub(super) async fn run(
     let watch = &context.config.watch;
     let manner = Manner {
         force: flags.force,
-        quiet: Some((watch.debounce, watch.max_wait)),
+        quiet: (watch.debounce, watch.max_wait),
     };
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());

@@ -59,7 +59,16 @@ pub(super) async fn run(
         });
         (Some(watching), first)
     };
-    let sessions = list_all(context.sessions()?, report).await?;
+    let mut stop = std::pin::pin!(stop);
+    let listed = tokio::select! {
+        listed = list_all(context.sessions()?, report) => Some(listed?),
+        () = &mut stop => None,
+    };
+    let Some(sessions) = listed else {
+        context.close().await;
+        let text = "stopped before the routines were listed; nothing was uploaded";
+        return Err(Failure::new(Class::Locked, text));
+    };
     tell_ready(&context, begun, report);
 
     let until = if flags.once {
@@ -70,9 +79,7 @@ pub(super) async fn run(
     let drain = context.config.daemon.drain;
     let manner = Manner {
         force: false,
-        quiet: flags
-            .once
-            .then_some((context.config.watch.debounce, context.config.watch.max_wait)),
+        quiet: (context.config.watch.debounce, context.config.watch.max_wait),
     };
     let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
     let work = Work {

@@ -25,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The shortest pause of the back-off, after jitter.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The most tries of an edit by a command that runs once: some minutes of growing pauses.
+const TRIES_ONCE: u32 = 12;
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -292,6 +295,7 @@ impl Schedule {
     /// The pause before the next try; `None` if there is none.
     fn next_try(&self, again: Again, attempt: u32, jitter: f64, now: Instant) -> Option<Duration> {
         match again {
+            Again::Soon(_) if self.mode == Mode::Once && attempt + 1 >= TRIES_ONCE => None,
             Again::Soon(at_least) => Some(at_least + pause(attempt, jitter)),
             Again::FewTimes(most) if attempt + 1 < most => Some(pause(attempt, jitter)),
             Again::At(moment) => Some(moment.saturating_duration_since(now)),

@@ -184,7 +184,7 @@ fn details(event: &Event) -> String {
             ..
         } => {
             let age = age.map(|age| format!("{} old, ", age_in_words(age)));
-            let kept = format!("kept in the vault ({})", escape(reason));
+            let kept = escape(reason);
             format!("{}  {}{kept}", short(revision), age.unwrap_or_default())
         }
         Event::Created { .. } => "the routine was missing and was made".into(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::cloud::error::{Class, CloudError};
-use crate::cloud::{Cloud, Fetched, Listing};
+use crate::cloud::{Cloud, Deletion, Fetched, Listing};
 use crate::config::{Revisions, Routine, Verify};
 use crate::routine::{Code, Digest, Revision};
 
@@ -25,6 +25,9 @@ const MAX_STEPS: usize = 80;
 
 /// The most uploads of one pass: a form may end early, an orphan may have to be replaced.
 const MAX_UPLOADS: u32 = 3;
+
+/// The oldest a listing may be when a deletion that rests on it is sent. Usually it is some hundredths of a second.
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
 /// How long after its time-out a request that got no answer could still be carried out.
 pub const SETTLE_MARGIN: Duration = Duration::from_secs(10);
@@ -75,6 +78,10 @@ pub struct Session {
     vault: Vault,
     knowledge: Knowledge,
     generation: u64,
+    /// What was there when an upload of identical bytes was forced, until that upload is proven.
+    forced: Option<BTreeSet<Revision>>,
+    /// The digest of an upload that was sent and is not proven yet.
+    sent: Option<Digest>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -85,6 +92,8 @@ pub struct Pass<'a> {
     changed: bool,
     calls: u32,
     happened: Vec<Happened>,
+    /// The last answer that only a listing could settle.
+    last_error: Option<CloudError>,
 }
 
 /// The end of [`Pass::store`]: which version holds the bytes.
@@ -153,15 +162,19 @@ pub enum DeployError {
     /// The state directory cannot be written.
     #[error("the state directory cannot be written: {0}")]
     State(#[from] std::io::Error),
-    /// The service answers, but the routine never gets into the wanted state.
-    #[error("the service does not come to rest: still no proven version after {MAX_STEPS} steps")]
-    Endless,
+    /// The service answers, but no version is ever proven to hold the bytes.
+    #[error(
+        "no proven version after {MAX_UPLOADS} uploads{}",
+        .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
+    )]
+    Endless(Option<CloudError>),
 }
 
 impl Session {
     /// A session of a routine whose state lies in this directory. Makes no request.
     pub fn new(cloud: Arc<Cloud>, settings: Arc<Settings>, routine: Routine, dir: PathBuf) -> Self {
         let vault = Vault::new(&dir);
+        let generation = lock::generation(&dir);
         Self {
             cloud,
             settings,
@@ -169,7 +182,9 @@ impl Session {
             dir,
             vault,
             knowledge: Knowledge::default(),
-            generation: 0,
+            generation,
+            forced: None,
+            sent: None,
         }
     }
 
@@ -196,7 +211,7 @@ impl Session {
     /// Lists the versions. Takes no lock, since it changes nothing.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         let listing = self.cloud.list(&self.routine.name).await?;
-        self.knowledge.listed(listing, Instant::now());
+        let _ = self.knowledge.listed(listing, Instant::now());
         match self.knowledge.listing() {
             Some(listing) => Ok(listing),
             None => unreachable!("a listing was just written down"),
@@ -217,6 +232,7 @@ impl Session {
             changed: false,
             calls: 0,
             happened: Vec::new(),
+            last_error: None,
         })
     }
 }
@@ -235,13 +251,14 @@ impl Pass<'_> {
             besides: BTreeSet::new(),
         };
         if force {
-            self.list().await?;
-            let listing = self.session.knowledge.listing();
-            goal.besides = listing
-                .into_iter()
-                .flat_map(|l| &l.revisions)
-                .map(|l| l.revision.clone())
-                .collect();
+            if self.session.forced.is_none() {
+                self.list().await?;
+                let listing = self.session.knowledge.listing();
+                let revisions = listing.into_iter().flat_map(|listing| &listing.revisions);
+                let there = revisions.map(|listed| listed.revision.clone()).collect();
+                self.session.forced = Some(there);
+            }
+            goal.besides = self.session.forced.clone().unwrap_or_default();
         }
         let mut uploads = 0;
         for _ in 0..MAX_STEPS {
@@ -252,7 +269,7 @@ impl Pass<'_> {
                 Instant::now(),
             );
             match step {
-                Step::Stored(revision) => return Ok(self.stored(revision, uploads)),
+                Step::Stored(revision) => return Ok(self.stored(revision, goal.digest)),
                 Step::Upload if self.session.settings.dry_run => return Ok(self.planned(code)),
                 Step::Save(revision) | Step::Delete(revision, _)
                     if self.session.settings.dry_run =>
@@ -268,7 +285,7 @@ impl Pass<'_> {
                 step => self.carry_out(step).await?,
             }
         }
-        Err(DeployError::Endless)
+        Err(DeployError::Endless(self.last_error.take()))
     }
 
     /// Frees slots until as many are free as the rules want at rest, or none can be freed. The edit is safe before
@@ -285,14 +302,18 @@ impl Pass<'_> {
                 step => self.carry_out(step).await?,
             }
         }
-        Err(DeployError::Endless)
+        Err(DeployError::Endless(self.last_error.take()))
     }
 
-    fn stored(&mut self, revision: Revision, uploads: u32) -> Stored {
-        let knowledge = &mut self.session.knowledge;
+    fn stored(&mut self, revision: Revision, digest: Digest) -> Stored {
+        let session = &mut *self.session;
+        session.forced = None;
+        // An upload whose answer was lost is an upload all the same.
+        let sent = session.sent.take() == Some(digest);
+        let knowledge = &mut session.knowledge;
         knowledge.stored(revision.clone());
         let how = match knowledge.newest() {
-            _ if uploads > 0 => How::Uploaded,
+            _ if sent => How::Uploaded,
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };
@@ -342,10 +363,18 @@ impl Pass<'_> {
 
     async fn list(&mut self) -> Result<(), DeployError> {
         self.calls += 1;
-        let create = self.session.routine.create;
-        match self.session.list().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.class == Class::Gone && create => self.create().await,
+        let session = &mut *self.session;
+        match session.cloud.list(&session.routine.name).await {
+            Ok(listing) => {
+                for revision in session.knowledge.listed(listing, Instant::now()) {
+                    self.happened
+                        .push(rotated(revision, "its deletion had got no answer"));
+                }
+                Ok(())
+            }
+            Err(error) if error.class == Class::Gone && session.routine.create => {
+                self.create().await
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -363,7 +392,7 @@ impl Pass<'_> {
                     "the routine does not exist yet".into(),
                 ),
             };
-            self.session.knowledge.listed(nothing, Instant::now());
+            let _ = self.session.knowledge.listed(nothing, Instant::now());
             return Ok(());
         }
         self.calls += 1;
@@ -377,68 +406,54 @@ impl Pass<'_> {
 
     async fn read_back(&mut self, revision: Revision) -> Result<(), DeployError> {
         self.calls += 1;
-        match self
-            .session
-            .cloud
-            .fetch(&self.session.routine.name, &revision)
-            .await
-        {
+        let session = &mut *self.session;
+        match session.cloud.fetch(&session.routine.name, &revision).await {
             Ok(fetched) => {
                 let content = match fetched {
                     Fetched::Code(code) => Content::Holds(code.digest()),
                     Fetched::Nothing => Content::Nothing,
                 };
-                self.session.knowledge.read_back(revision, content);
+                session
+                    .knowledge
+                    .read_back(revision, content, Instant::now());
                 Ok(())
             }
-            Err(error) => {
-                if error.class == Class::Gone {
-                    self.session.knowledge.forget_listing();
-                }
-                Err(error.into())
+            // It went away since it was listed.
+            Err(error) if error.class == Class::Gone => {
+                session.knowledge.forget_listing();
+                Ok(())
             }
+            Err(error) => Err(error.into()),
         }
     }
 
+    /// Saves a version's code. One whose code cannot be read or kept stays, and the next oldest is looked at.
     async fn save(&mut self, revision: Revision) -> Result<(), DeployError> {
         self.calls += 1;
-        let fetched = self
-            .session
-            .cloud
-            .fetch(&self.session.routine.name, &revision)
-            .await;
+        let session = &mut *self.session;
+        let fetched = session.cloud.fetch(&session.routine.name, &revision).await;
         let code = match fetched {
             Ok(Fetched::Code(code)) => Some(code),
             Ok(Fetched::Nothing) => None,
-            // A version whose code cannot be read stays, and the next oldest is looked at.
-            Err(error)
-                if matches!(
-                    error.class,
-                    Class::Permanent | Class::UnknownServer | Class::Gone
-                ) =>
-            {
-                self.spare(revision, format!("its code could not be saved: {error}"));
+            Err(error) if is_final(&error) => {
+                self.spare(revision, format!("its code could not be read: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        let session = &mut *self.session;
         let Some(listing) = session.knowledge.listing() else {
             return Ok(());
         };
-        if let Some(listed) = listing
-            .revisions
-            .iter()
-            .find(|listed| listed.revision == revision)
-        {
-            let now = jiff::Timestamp::now();
-            session.vault.save(
-                &session.routine.name,
-                listed,
-                &listing.environments,
-                code.as_ref(),
-                now,
-            )?;
+        let mut listed = listing.revisions.iter();
+        if let Some(listed) = listed.find(|listed| listed.revision == revision) {
+            let (name, now) = (&session.routine.name, jiff::Timestamp::now());
+            let saved = session
+                .vault
+                .save(name, listed, &listing.environments, code.as_ref(), now);
+            if let Err(error) = saved {
+                self.spare(revision, format!("its code could not be saved: {error}"));
+                return Ok(());
+            }
         }
         session.knowledge.saved(revision);
         Ok(())
@@ -447,41 +462,41 @@ impl Pass<'_> {
     async fn delete(&mut self, revision: Revision, why: Why) -> Result<(), DeployError> {
         self.changing()?;
         self.calls += 1;
-        let outcome = self
-            .session
+        let session = &mut *self.session;
+        let age = session
+            .knowledge
+            .listing_age(Instant::now())
+            .unwrap_or_default();
+        let not_after = Instant::now() + LONGEST_LOOK.saturating_sub(age);
+        let outcome = session
             .cloud
-            .delete(&self.session.routine.name, &revision)
+            .delete(&session.routine.name, &revision, not_after)
             .await;
         match outcome {
-            Ok(()) => self.rotated(revision, why),
+            Ok(Deletion::Done) => {
+                session.knowledge.deleted(revision.clone(), true);
+                let reason = match why {
+                    Why::Oldest => "kept in the vault (the oldest that may go)",
+                    Why::Orphan => "its code never arrived",
+                };
+                self.happened.push(rotated(revision, reason));
+            }
+            Ok(Deletion::TooLate) => session.knowledge.forget_listing(),
             // Somebody else deleted it, which is as good.
-            Err(error) if error.class == Class::Gone => self.session.knowledge.deleted(revision),
+            Err(error) if error.class == Class::Gone => session.knowledge.deleted(revision, true),
             Err(error) if matches!(error.class, Class::Permanent | Class::UnknownServer) => {
+                session.knowledge.forget_listing();
                 self.spare(revision, format!("its deletion was refused: {error}"));
-                self.session.knowledge.forget_listing();
             }
             Err(error) => {
+                session.knowledge.forget_listing();
                 if error.class == Class::Ambiguous {
-                    self.session.knowledge.deleted(revision);
+                    session.knowledge.deleted(revision, false);
                 }
                 return Err(error.into());
             }
         }
         Ok(())
-    }
-
-    fn rotated(&mut self, revision: Revision, why: Why) {
-        let reason = match why {
-            Why::Oldest => "the oldest that may go".to_owned(),
-            Why::Orphan => "its code never arrived".to_owned(),
-        };
-        let age = age_of(&revision, SystemTime::now());
-        self.session.knowledge.deleted(revision.clone());
-        self.happened.push(Happened::Rotated {
-            revision,
-            age,
-            reason,
-        });
     }
 
     fn spare(&mut self, revision: Revision, reason: String) {
@@ -494,11 +509,12 @@ impl Pass<'_> {
     /// Both steps of an upload. What is left open between them is written down before anything else is done.
     async fn upload(&mut self, code: &Code, number: u32) -> Result<(), DeployError> {
         if number > MAX_UPLOADS {
-            return Err(DeployError::Endless);
+            return Err(DeployError::Endless(self.last_error.take()));
         }
         self.changing()?;
         self.calls += 1;
         let session = &mut *self.session;
+        session.sent = Some(code.digest());
         let description = describe(&session.routine, code.digest(), &session.settings.instance);
         let sent = Instant::now();
         let begun = session
@@ -523,6 +539,7 @@ impl Pass<'_> {
                 session.knowledge.uploaded(revision, description, None);
                 if error.class == Class::FormExpired {
                     session.knowledge.in_doubt(Instant::now());
+                    self.last_error = Some(error);
                     return Ok(());
                 }
                 self.doubtful(error, sent)
@@ -540,6 +557,7 @@ impl Pass<'_> {
         }
         if error.answered {
             knowledge.in_doubt(Instant::now());
+            self.last_error = Some(error);
             Ok(())
         } else {
             knowledge.in_doubt(sent + self.session.settings.settle);
@@ -570,6 +588,24 @@ fn describe(routine: &Routine, digest: Digest, instance: &Instance) -> String {
         digest,
         instance,
     )
+}
+
+/// Whether reading would fail in the same way again.
+fn is_final(error: &CloudError) -> bool {
+    let refused = matches!(
+        error.class,
+        Class::Permanent | Class::UnknownServer | Class::Gone
+    );
+    refused || (error.class == Class::Ambiguous && error.answered)
+}
+
+fn rotated(revision: Revision, reason: &str) -> Happened {
+    let age = age_of(&revision, SystemTime::now());
+    Happened::Rotated {
+        revision,
+        age,
+        reason: reason.to_owned(),
+    }
 }
 
 /// The age of a version, from the time that its number is.

@@ -16,8 +16,14 @@ use crate::routine::{Digest, Revision};
 use super::mark::{Instance, Mark};
 use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
-/// A delete needs a listing that is not older than this.
+/// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
+
+/// How long a version that reads back without code is given, since its code may only be late to show.
+pub const LAG: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at such a version.
+const POLL: Duration = Duration::from_secs(1);
 
 /// How often one edit may find all slots taken although the listing said otherwise.
 pub const MAX_QUOTA_HITS: u32 = 2;
@@ -38,10 +44,15 @@ pub struct Knowledge {
     /// What was live where when that was last told.
     live: BTreeMap<String, Revision>,
     contents: BTreeMap<Revision, Content>,
+    /// Since when a version has been read back without code.
+    empty_since: BTreeMap<Revision, Instant>,
+    /// Whether the listing was taken, or a version added to it, by the present edit.
+    current: bool,
     /// An upload was sent and its outcome is not known. Only a listing from this moment on can tell.
     doubt: Option<Instant>,
     saved: BTreeSet<Revision>,
-    deleted: BTreeSet<Revision>,
+    /// Versions whose deletion was asked for, and whether the service confirmed it.
+    deleted: BTreeMap<Revision, bool>,
     protected: Protected,
     quota_hits: u32,
     /// The service said that all slots are taken, and none was freed since.
@@ -109,6 +120,9 @@ pub enum Blocked {
     /// All slots are taken and nothing may be deleted.
     #[error("all slots are taken and nothing may be deleted: {0}")]
     Refused(Refusal),
+    /// A version that er-dev made of these bytes holds others. Another upload would come to the same.
+    #[error("version {0} was made of these bytes, but the service gives others back")]
+    OtherBytes(Revision),
     /// The service says that all slots are taken, again and again, and the listing says otherwise.
     #[error("the service says that all slots are taken although the listing does not")]
     Contradiction,
@@ -144,6 +158,10 @@ impl Knowledge {
         self.room_owed = false;
         self.protected.spared.clear();
         self.protected.present = None;
+        self.current = false;
+        // Code that was missing may have come since.
+        self.contents
+            .retain(|_, content| *content != Content::Nothing);
     }
 
     /// This version holds the present bytes, so it stays.
@@ -151,8 +169,8 @@ impl Knowledge {
         self.protected.present = Some(revision);
     }
 
-    /// A listing came.
-    pub fn listed(&mut self, listing: Listing, now: Instant) {
+    /// A listing came. Returns the versions it lacks whose deletion had not been confirmed.
+    pub fn listed(&mut self, listing: Listing, now: Instant) -> Vec<Revision> {
         if let Environments::Known(live) = &listing.environments {
             for (environment, revision) in live {
                 let before = match revision {
@@ -171,24 +189,37 @@ impl Knowledge {
                 .any(|listed| listed.revision == *revision)
         };
         self.contents.retain(|revision, _| is_listed(revision));
+        self.empty_since.retain(|revision, _| is_listed(revision));
         self.saved.retain(is_listed);
-        for survivor in self.deleted.iter().filter(|revision| is_listed(revision)) {
-            let reason = "its deletion was confirmed, but it is still listed";
-            self.protected
-                .spared
-                .insert(survivor.clone(), reason.into());
+        let mut gone = Vec::new();
+        for (revision, confirmed) in std::mem::take(&mut self.deleted) {
+            if is_listed(&revision) {
+                let reason = if confirmed {
+                    "its deletion was confirmed, but it is still listed"
+                } else {
+                    "its deletion got no answer, and it is still listed"
+                };
+                self.protected.spared.insert(revision, reason.into());
+            } else if !confirmed {
+                gone.push(revision);
+            }
         }
-        self.deleted.retain(is_listed);
+        self.current = true;
         self.doubt = self.doubt.filter(|settled| now < *settled);
         self.listing = Some(Seen {
             listing,
             at: now,
             extended: false,
         });
+        gone
     }
 
     /// A version's code was read.
-    pub fn read_back(&mut self, revision: Revision, content: Content) {
+    pub fn read_back(&mut self, revision: Revision, content: Content, now: Instant) {
+        match content {
+            Content::Holds(_) => self.empty_since.remove(&revision),
+            Content::Nothing => Some(*self.empty_since.entry(revision.clone()).or_insert(now)),
+        };
         self.contents.insert(revision, content);
     }
 
@@ -206,6 +237,7 @@ impl Knowledge {
             });
             seen.extended = true;
         }
+        self.current = true;
     }
 
     /// Something was sent whose outcome is not known; a listing before `settled` does not tell.
@@ -230,11 +262,17 @@ impl Knowledge {
         self.protected.spared.insert(revision, reason);
     }
 
-    /// A delete was answered, or may have been carried out.
-    pub fn deleted(&mut self, revision: Revision) {
-        self.deleted.insert(revision);
+    /// A deletion was asked for and may have been carried out. `confirmed` tells whether the service said so.
+    pub fn deleted(&mut self, revision: Revision, confirmed: bool) {
+        self.deleted.insert(revision, confirmed);
         self.room_owed = false;
         self.listing = None;
+    }
+
+    /// How old the listing is; `None` without one that was taken whole.
+    pub fn listing_age(&self, now: Instant) -> Option<Duration> {
+        let seen = self.listing.as_ref().filter(|seen| !seen.extended)?;
+        Some(now.saturating_duration_since(seen.at))
     }
 
     /// The version that provably holds a digest, the newest of them.
@@ -283,9 +321,14 @@ pub fn store(knowledge: &Knowledge, goal: &Goal, policy: &Policy, now: Instant) 
     };
     let count = seen.listing.revisions.len();
     if let Some(holder) = knowledge.holder(goal) {
-        return Step::Stored(holder.clone());
+        // Somebody may have deleted it since an older listing.
+        return if knowledge.current {
+            Step::Stored(holder.clone())
+        } else {
+            Step::List
+        };
     }
-    if let Some(step) = find(knowledge, goal, policy) {
+    if let Some(step) = find(knowledge, goal, policy, now) {
         return step;
     }
     if knowledge.quota_hits > MAX_QUOTA_HITS {
@@ -306,14 +349,17 @@ pub fn trim(knowledge: &Knowledge, policy: &Policy, now: Instant) -> Step {
     let Some(seen) = &knowledge.listing else {
         return Step::List;
     };
-    if seen.listing.revisions.len() <= policy.at_rest() {
+    if seen.listing.revisions.len() <= policy.at_rest() || !policy.may_delete() {
         return Step::AtRest;
     }
-    make_room(knowledge, policy, now)
+    match make_room(knowledge, policy, now) {
+        Step::AtRest => Step::Blocked(all_protected(knowledge, policy)),
+        step => step,
+    }
 }
 
 /// Looks among the marked versions for one that holds the bytes; reads back what is not proven.
-fn find(knowledge: &Knowledge, goal: &Goal, policy: &Policy) -> Option<Step> {
+fn find(knowledge: &Knowledge, goal: &Goal, policy: &Policy, now: Instant) -> Option<Step> {
     for listed in knowledge.newest_first() {
         let revision = &listed.revision;
         if goal.besides.contains(revision) {
@@ -325,12 +371,22 @@ fn find(knowledge: &Knowledge, goal: &Goal, policy: &Policy) -> Option<Step> {
         };
         match knowledge.contents.get(revision) {
             None => return Some(Step::ReadBack(revision.clone())),
+            Some(Content::Holds(_)) if mark.instance == goal.instance => {
+                return Some(Step::Blocked(Blocked::OtherBytes(revision.clone())));
+            }
             Some(Content::Holds(_)) => {}
             Some(Content::Nothing) => {
+                let since = knowledge.empty_since.get(revision).copied().unwrap_or(now);
+                if now < since + LAG {
+                    return Some(Step::Wait((since + LAG).min(now + POLL)));
+                }
                 let ours = mark.instance == goal.instance && policy.may_delete();
                 let spared = knowledge.protected.spared.contains_key(revision);
                 if ours && !spared && !knowledge.is_live(revision) {
-                    return Some(Step::Delete(revision.clone(), Why::Orphan));
+                    return Some(match knowledge.listing_age(now) {
+                        Some(age) if age <= FRESH => Step::Delete(revision.clone(), Why::Orphan),
+                        _ => Step::List,
+                    });
                 }
             }
         }
@@ -339,17 +395,17 @@ fn find(knowledge: &Knowledge, goal: &Goal, policy: &Policy) -> Option<Step> {
 }
 
 fn make_room(knowledge: &Knowledge, policy: &Policy, now: Instant) -> Step {
-    let Some(seen) = knowledge.listing.as_ref().filter(|seen| !seen.extended) else {
+    let (Some(listing), Some(age)) = (knowledge.listing(), knowledge.listing_age(now)) else {
         return Step::List;
     };
-    match policy.victim(&seen.listing, &knowledge.protected) {
+    match policy.victim(listing, &knowledge.protected) {
         Err(refusal) => Step::Blocked(Blocked::Refused(refusal)),
         Ok(None) => Step::AtRest,
         Ok(Some(victim)) => {
             let revision = victim.revision.clone();
             if !knowledge.saved.contains(&revision) {
                 Step::Save(revision)
-            } else if now.saturating_duration_since(seen.at) > FRESH {
+            } else if age > FRESH {
                 Step::List
             } else {
                 Step::Delete(revision, Why::Oldest)
@@ -510,14 +566,15 @@ mod tests {
             self.now += Duration::from_millis(20);
             match step {
                 Step::Wait(until) => self.now = until,
-                Step::List => knowledge.listed(self.listing(), self.now),
+                Step::List => drop(knowledge.listed(self.listing(), self.now)),
                 Step::ReadBack(revision) => {
                     let found = self
                         .versions
                         .iter()
                         .find(|(listed, _)| listed.revision == revision)
                         .unwrap();
-                    knowledge.read_back(revision, found.1.map_or(Content::Nothing, Content::Holds));
+                    let content = found.1.map_or(Content::Nothing, Content::Holds);
+                    knowledge.read_back(revision, content, self.now);
                 }
                 Step::Save(revision) => knowledge.saved(revision),
                 Step::Delete(revision, _) => {
@@ -531,7 +588,7 @@ mod tests {
                     self.versions
                         .retain(|(listed, _)| listed.revision != revision);
                     self.deletes.push(revision.clone());
-                    knowledge.deleted(revision);
+                    knowledge.deleted(revision, true);
                 }
                 Step::Upload => self.upload(knowledge, goal),
                 Step::Stored(_) | Step::AtRest | Step::Blocked(_) => return true,
@@ -559,7 +616,8 @@ mod tests {
             next: impl Fn(&Knowledge, &Goal, &Policy, Instant) -> Step,
         ) -> Step {
             let policy = policy();
-            for _ in 0..60 {
+            // Each orphan is looked at ten times before it is believed to be one.
+            for _ in 0..300 {
                 let step = next(knowledge, goal, &policy, self.now);
                 if self.carry_out(step.clone(), knowledge, goal) {
                     return step;
@@ -582,7 +640,7 @@ mod tests {
         let mut knowledge = Knowledge::default();
         let goal = goal("new");
         assert_eq!(store(&knowledge, &goal, &policy(), world.now), Step::List);
-        knowledge.listed(world.listing(), world.now);
+        let _ = knowledge.listed(world.listing(), world.now);
         assert_eq!(store(&knowledge, &goal, &policy(), world.now), Step::Upload);
         world.upload(&mut knowledge, &goal);
         assert_eq!(
@@ -597,7 +655,7 @@ mod tests {
         let mut world = World::new(10, &[0]);
         let mut knowledge = Knowledge::default();
         let goal = goal("new");
-        knowledge.listed(world.listing(), world.now);
+        let _ = knowledge.listed(world.listing(), world.now);
         let oldest = Revision::new("101");
         assert_eq!(
             store(&knowledge, &goal, &policy(), world.now),
@@ -636,13 +694,21 @@ mod tests {
         world.faults = vec![Fault::NoCode];
         world.upload(&mut Knowledge::default(), &goal);
         let mut fresh = Knowledge::default();
-        fresh.listed(world.listing(), world.now);
+        let _ = fresh.listed(world.listing(), world.now);
         let orphan = Revision::new("1001");
         assert_eq!(
             store(&fresh, &goal, &policy(), world.now),
             Step::ReadBack(orphan.clone())
         );
-        fresh.read_back(orphan.clone(), Content::Nothing);
+        fresh.read_back(orphan.clone(), Content::Nothing, world.now);
+        let polled = store(&fresh, &goal, &policy(), world.now);
+        assert_eq!(
+            polled,
+            Step::Wait(world.now + POLL),
+            "its code may be late to show"
+        );
+        world.now += LAG;
+        let _ = fresh.listed(world.listing(), world.now);
         assert_eq!(
             store(&fresh, &goal, &policy(), world.now),
             Step::Delete(orphan.clone(), Why::Orphan)
@@ -672,7 +738,7 @@ mod tests {
     fn nothing_is_asked_while_a_lost_request_could_still_arrive() {
         let mut world = World::new(0, &[]);
         let mut knowledge = Knowledge::default();
-        knowledge.listed(world.listing(), world.now);
+        let _ = knowledge.listed(world.listing(), world.now);
         let settled = world.now + Duration::from_secs(20);
         knowledge.in_doubt(settled);
         assert_eq!(
@@ -684,7 +750,7 @@ mod tests {
             Step::List
         );
         world.now = settled;
-        knowledge.listed(world.listing(), world.now);
+        let _ = knowledge.listed(world.listing(), world.now);
         assert_eq!(
             store(&knowledge, &goal("a"), &policy(), settled),
             Step::Upload
@@ -698,7 +764,7 @@ mod tests {
         let goal = goal("a");
         for _ in 0..=MAX_QUOTA_HITS {
             knowledge.quota_hit();
-            knowledge.listed(world.listing(), world.now);
+            let _ = knowledge.listed(world.listing(), world.now);
         }
         let step = store(&knowledge, &goal, &policy(), world.now);
         assert_eq!(step, Step::Blocked(Blocked::Contradiction));
@@ -740,8 +806,8 @@ mod tests {
         let world = World::new(10, &[]);
         let mut knowledge = Knowledge::default();
         let oldest = Revision::new("100");
-        knowledge.deleted(oldest.clone());
-        knowledge.listed(world.listing(), world.now);
+        knowledge.deleted(oldest.clone(), true);
+        let _ = knowledge.listed(world.listing(), world.now);
         assert_eq!(
             store(&knowledge, &goal("a"), &policy(), world.now),
             Step::Save(Revision::new("101"))
@@ -757,7 +823,7 @@ mod tests {
     fn what_was_live_before_stays() {
         let mut world = World::new(10, &[0]);
         let mut knowledge = Knowledge::default();
-        knowledge.listed(world.listing(), world.now);
+        let _ = knowledge.listed(world.listing(), world.now);
         world.live.insert("env0".into(), Some(Revision::new("109")));
         world.deploy(&mut knowledge, &goal("a"));
         assert!(world.holds(&Revision::new("100")).is_some());

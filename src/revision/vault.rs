@@ -76,7 +76,7 @@ impl Vault {
         };
         let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
         self.write(&self.record_path(listed.revision.as_str())?, &text)?;
-        self.forget_oldest()
+        self.forget_oldest(&listed.revision)
     }
 
     fn code_path(&self, digest: &str) -> PathBuf {
@@ -100,39 +100,63 @@ impl Vault {
         File::open(&self.0)?.sync_all()
     }
 
-    fn forget_oldest(&self) -> io::Result<()> {
+    /// Forgets what was saved first, and never what was saved just now.
+    fn forget_oldest(&self, newest: &Revision) -> io::Result<()> {
         let mut records = self.records()?;
-        records.sort();
-        let mut bytes: u64 = records.iter().map(|(_, _, bytes)| bytes).sum();
+        records.sort_by_key(|record| (record.revision != newest.as_str(), record.saved.clone()));
+        let newest = (!records.is_empty()).then(|| records.remove(0));
+        records.extend(newest);
+        let mut bytes: u64 = records.iter().map(|record| record.bytes).sum();
         while records.len() > 1 && (records.len() > MAX_VERSIONS || bytes > MAX_BYTES) {
-            let (number, digest, size) = records.remove(0);
-            bytes -= size;
-            fs::remove_file(self.0.join(format!("{number}.json")))?;
-            if !digest.is_empty() && !records.iter().any(|(_, other, _)| *other == digest) {
-                fs::remove_file(self.code_path(&digest))?;
+            let oldest = records.remove(0);
+            bytes -= oldest.bytes;
+            remove(&self.0.join(format!("{}.json", oldest.revision)))?;
+            let shared = records.iter().any(|other| other.digest == oldest.digest);
+            if !oldest.digest.is_empty() && !shared {
+                remove(&self.code_path(&oldest.digest))?;
             }
         }
         Ok(())
     }
 
-    /// Number, digest and size of every saved version. What is not a record of ours is passed over.
-    fn records(&self) -> io::Result<Vec<(u64, String, u64)>> {
+    /// What is saved. What is not a record of ours is passed over.
+    fn records(&self) -> io::Result<Vec<Saved>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
-            let Some(number) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".json")?.parse().ok())
-            else {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(revision) = name.and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
             let Ok(record) = serde_json::from_slice::<serde_json::Value>(&fs::read(&path)?) else {
                 continue;
             };
-            let digest = record["sha256"].as_str().unwrap_or("").to_owned();
-            records.push((number, digest, record["bytes"].as_u64().unwrap_or(0)));
+            let text = |key: &str| record[key].as_str().unwrap_or("").to_owned();
+            records.push(Saved {
+                revision: revision.to_owned(),
+                saved: text("saved"),
+                digest: text("sha256"),
+                bytes: record["bytes"].as_u64().unwrap_or(0),
+            });
         }
         Ok(records)
+    }
+}
+
+/// A record as far as forgetting needs it.
+struct Saved {
+    revision: String,
+    /// RFC 3339 in UTC, so that the order of texts is that of times.
+    saved: String,
+    digest: String,
+    bytes: u64,
+}
+
+/// Removes a file; one that is gone already is as good.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -152,13 +176,9 @@ mod tests {
         let routine = RoutineName::new("hello").unwrap();
         let environments =
             Environments::Known([("production".into(), Some(Revision::new("7")))].into());
-        vault.save(
-            &routine,
-            &listed,
-            &environments,
-            code.as_ref(),
-            jiff::Timestamp::UNIX_EPOCH,
-        )
+        // The tests save one version a second, newest numbers last unless they say otherwise.
+        let now = jiff::Timestamp::from_second(i64::try_from(number % 1_000).unwrap()).unwrap();
+        vault.save(&routine, &listed, &environments, code.as_ref(), now)
     }
 
     fn names(vault: &Vault) -> Vec<String> {
@@ -232,5 +252,19 @@ mod tests {
         );
         assert!(saved.is_err());
         assert!(names(&vault).is_empty());
+    }
+
+    #[test]
+    fn what_was_saved_just_now_is_kept_however_old_the_version_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::new(dir.path());
+        for number in 100..150 {
+            save(&vault, number, Some(format!("code {number}").as_bytes())).unwrap();
+        }
+        save(&vault, 1, Some(b"an old version that was live until now")).unwrap();
+        assert!(names(&vault).contains(&"1.json".to_owned()));
+        assert!(!names(&vault).contains(&"100.json".to_owned()));
+        let code = Digest::of(b"an old version that was live until now").hex();
+        assert!(vault.code_path(&code).exists());
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::Target;
 use super::snapshot::StatKey;
 use super::syntax::{self, SyntaxError};
-use crate::routine::{Code, MAX_CODE_BYTES};
+use crate::routine::{Code, Digest, MAX_CODE_BYTES};
 
 /// How often a file that changes under the reader is read before that is an error.
 const TRIES: usize = 5;
@@ -156,6 +156,12 @@ pub fn read(target: &Target) -> Result<Code, SourceError> {
         }
     }
     Ok(Code::new(bytes))
+}
+
+/// The digest of the bytes of an entry as they are now, whether they could go up or not; `None` if they cannot be read.
+pub fn digest(target: &Target) -> Option<Digest> {
+    let (bytes, _) = bytes(target).ok()?;
+    Some(Digest::of(&bytes))
 }
 
 /// The bytes of an entry, none to [`MAX_CODE_BYTES`] of them, with the stat key that was the same before and after.

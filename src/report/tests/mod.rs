@@ -56,7 +56,7 @@ fn rotated(age: Option<Duration>) -> Event {
         routine: hello(),
         revision: revision("0961"),
         age,
-        reason: "the oldest of 10".into(),
+        reason: "kept in the vault (the oldest of 10)".into(),
     }
 }
 

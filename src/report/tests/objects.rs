@@ -79,7 +79,7 @@ fn what_is_not_known_is_left_out_of_json() {
     );
     assert_eq!(
         json(&rotated(None)),
-        r#""event":"rotated","routine":"hello","revision":"1789600000000000961","reason":"the oldest of 10""#
+        r#""event":"rotated","routine":"hello","revision":"1789600000000000961","reason":"kept in the vault (the oldest of 10)""#
     );
     assert_eq!(
         json(&Event::Planned {
