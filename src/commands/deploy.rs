@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::Routine;
-use crate::pipeline::schedule::{Again, End, Ended};
+use crate::pipeline::daemon::Telling;
+use crate::pipeline::schedule::{Again, End, Ended, Landed};
 use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
@@ -28,7 +29,7 @@ pub(super) struct Manner {
 pub(super) async fn deploy(
     edit: Edit,
     mut session: Session,
-    tell: mpsc::Sender<Event>,
+    tell: mpsc::Sender<Telling>,
     manner: Manner,
 ) -> (Session, Ended) {
     let routine = session.routine().clone();
@@ -53,8 +54,12 @@ pub(super) async fn deploy(
             match stored {
                 Ok(stored) => {
                     tell_all(&tell, of_stored(&edit, &code, &stored, &routine)).await;
+                    let landed = landed(&code, stored);
+                    let _ = tell
+                        .send(Telling::Landed(edit.routine.clone(), landed.clone()))
+                        .await;
                     trim(&mut pass, &edit, &tell).await;
-                    ended_well(&code, stored)
+                    Ended::Stored(landed)
                 }
                 Err(error) => failed(&error),
             }
@@ -88,7 +93,7 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
 }
 
 /// Frees a slot. The edit is on the service already, so trouble here is a warning, and the next edit tries again.
-async fn trim(pass: &mut Pass<'_>, edit: &Edit, tell: &mpsc::Sender<Event>) {
+async fn trim(pass: &mut Pass<'_>, edit: &Edit, tell: &mpsc::Sender<Telling>) {
     let trimmed = pass.trim().await;
     let happened = pass.happened();
     tell_all(
@@ -107,9 +112,9 @@ async fn trim(pass: &mut Pass<'_>, edit: &Edit, tell: &mpsc::Sender<Event>) {
 }
 
 /// The loop receives as long as deploys run; when it has ended, nobody is left to tell.
-async fn tell_all(tell: &mpsc::Sender<Event>, events: impl IntoIterator<Item = Event>) {
+async fn tell_all(tell: &mpsc::Sender<Telling>, events: impl IntoIterator<Item = Event>) {
     for event in events {
-        let _ = tell.send(event).await;
+        let _ = tell.send(Telling::Event(event)).await;
     }
 }
 
@@ -180,14 +185,14 @@ fn of_happened(edit: &Edit, happened: Happened) -> Option<Event> {
     })
 }
 
-fn ended_well(code: &Code, stored: Stored) -> Ended {
+fn landed(code: &Code, stored: Stored) -> Landed {
     let end = match stored.how {
         How::Uploaded => End::Uploaded,
         How::Newest => End::Unchanged,
         How::Older => End::Reused,
         How::Planned => End::Planned,
     };
-    Ended::Stored {
+    Landed {
         end,
         digest: code.digest(),
         revision: stored.revision,

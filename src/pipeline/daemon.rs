@@ -16,10 +16,19 @@ use crate::report::class::Class;
 use crate::report::{self, Report, Totals};
 use crate::routine::{Edit, RoutineName};
 
-use super::schedule::{Effect, Ended, Event, Mode, Schedule};
+use super::schedule::{Effect, Ended, Event, Landed, Mode, Schedule};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
 const TELLINGS: usize = 64;
+
+/// What a running deploy has to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Telling {
+    /// A line for the user.
+    Event(report::Event),
+    /// Its bytes are on the service.
+    Landed(RoutineName, Landed),
+}
 
 /// When the loop ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +89,7 @@ pub async fn run<S, D, F>(
 ) -> Result<Finished, DaemonError>
 where
     S: Send + 'static,
-    D: Fn(Edit, S, mpsc::Sender<report::Event>) -> F,
+    D: Fn(Edit, S, mpsc::Sender<Telling>) -> F,
     F: Future<Output = (S, Ended)> + Send + 'static,
 {
     let Work {
@@ -140,14 +149,16 @@ where
                 Event::Stop
             }
             () = at(deadline) => break,
-            Some(telling) = tellings.recv() => {
-                rotated += note(report, &telling);
-                continue;
-            }
+            Some(telling) = tellings.recv() => match heard(telling, report, &mut rotated) {
+                Some(event) => event,
+                None => continue,
+            },
             Some(joined) = running.tasks.join_next_with_id() => {
-                // A deploy's lines come before its end.
+                // What a deploy has to say comes before its end.
                 while let Ok(telling) = tellings.try_recv() {
-                    rotated += note(report, &telling);
+                    if let Some(event) = heard(telling, report, &mut rotated) {
+                        running.apply(schedule.handle(event, now()), report);
+                    }
                 }
                 running.ended(joined)?
             }
@@ -158,6 +169,12 @@ where
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
         };
         running.apply(schedule.handle(event, now()), report);
+    }
+    running.apply(schedule.handle(Event::Stop, now()), report);
+    while let Ok(telling) = tellings.try_recv() {
+        if let Some(event) = heard(telling, report, &mut rotated) {
+            running.apply(schedule.handle(event, now()), report);
+        }
     }
     running.apply(schedule.close(), report);
     let totals = Totals {
@@ -177,13 +194,13 @@ struct Running<S, D> {
     /// A task that panicked cannot say whose it was.
     names: HashMap<Id, RoutineName>,
     deploy: D,
-    tell: mpsc::Sender<report::Event>,
+    tell: mpsc::Sender<Telling>,
 }
 
 impl<S, D, F> Running<S, D>
 where
     S: Send + 'static,
-    D: Fn(Edit, S, mpsc::Sender<report::Event>) -> F,
+    D: Fn(Edit, S, mpsc::Sender<Telling>) -> F,
     F: Future<Output = (S, Ended)> + Send + 'static,
 {
     fn apply(&mut self, effects: Vec<Effect>, report: &mut Report) {
@@ -229,10 +246,16 @@ where
     }
 }
 
-/// Writes a deploy's line; counts the versions it deleted.
-fn note(report: &mut Report, event: &report::Event) -> u64 {
-    report.tell(event);
-    u64::from(matches!(event, report::Event::Rotated { .. }))
+/// Writes what a deploy has to tell, counts the versions it deleted, and passes on what the schedule has to know.
+fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Event> {
+    match telling {
+        Telling::Event(event) => {
+            report.tell(&event);
+            *rotated += u64::from(matches!(event, report::Event::Rotated { .. }));
+            None
+        }
+        Telling::Landed(routine, landed) => Some(Event::Landed(routine, landed)),
+    }
 }
 
 /// tokio's clock, which a test can pause, in the form that pure code takes.
@@ -309,11 +332,11 @@ mod tests {
     }
 
     fn stored(edit: &Edit) -> Ended {
-        Ended::Stored {
+        Ended::Stored(Landed {
             end: End::Uploaded,
             digest: edit.digest.unwrap(),
             revision: Revision::new("1"),
-        }
+        })
     }
 
     fn work(until: Until) -> (Work<u32>, mpsc::Sender<Edit>) {
@@ -331,7 +354,7 @@ mod tests {
         )
     }
 
-    type Tell = mpsc::Sender<report::Event>;
+    type Tell = mpsc::Sender<Telling>;
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_of_edits_during_an_upload_is_one_more_upload() {

@@ -29,6 +29,8 @@ enum Slot {
         attempt: u32,
         /// An edit that came meanwhile: the routine is stale and runs once more.
         newer: Option<Edit>,
+        /// Whether its bytes are on the service already and only a slot is being freed.
+        landed: bool,
     },
 }
 
@@ -67,6 +69,7 @@ impl Queue {
             edit: edit.clone(),
             attempt,
             newer: None,
+            landed: false,
         };
         self.slots.insert(routine, slot);
         Some(edit)
@@ -102,6 +105,14 @@ impl Queue {
         match self.slots.remove(routine) {
             Some(Slot::Waiting { edit, .. }) => Some(edit),
             _ => None,
+        }
+    }
+
+    /// The running deploy's bytes are on the service. `false` if that was known, or nothing runs.
+    pub fn land(&mut self, routine: &RoutineName) -> bool {
+        match self.slots.get_mut(routine) {
+            Some(Slot::Running { landed, .. }) => !std::mem::replace(landed, true),
+            _ => false,
         }
     }
 
@@ -154,13 +165,15 @@ impl Queue {
         taken
     }
 
-    /// Takes the edits of the deploys that run, as a stop does that waits no longer.
+    /// Takes the edits of the deploys that run, as a stop does that waits no longer. Those that landed have ended.
     pub fn take_running(&mut self) -> Vec<Edit> {
         let mut taken = Vec::new();
         self.slots.retain(|_, slot| match slot {
             Slot::Waiting { .. } => true,
-            Slot::Running { edit, .. } => {
-                taken.push(edit.clone());
+            Slot::Running { edit, landed, .. } => {
+                if !*landed {
+                    taken.push(edit.clone());
+                }
                 false
             }
         });

@@ -33,6 +33,8 @@ const TRIES_ONCE: u32 = 12;
 pub enum Event {
     /// A routine's entry came to rest.
     Edited(Edit),
+    /// A running deploy's bytes are on the service; freeing a slot may take a while longer.
+    Landed(RoutineName, Landed),
     /// A deploy ended.
     Ended(RoutineName, Ended),
     /// Time passed.
@@ -45,14 +47,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ended {
     /// A version holds the bytes.
-    Stored {
-        /// In which of the ways.
-        end: End,
-        /// Which bytes.
-        digest: Digest,
-        /// Which version.
-        revision: Revision,
-    },
+    Stored(Landed),
     /// The entry had changed again before it was read; the edit that tells of it is on its way.
     Overtaken,
     /// It failed.
@@ -64,6 +59,17 @@ pub enum Ended {
         /// A random number of `0.0..1.0` that spreads the tries of several clients.
         jitter: f64,
     },
+}
+
+/// Which version holds an edit's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    /// In which of the ways it came to that.
+    pub end: End,
+    /// Which bytes.
+    pub digest: Digest,
+    /// Which version.
+    pub revision: Revision,
 }
 
 /// How an edit can end well.
@@ -146,6 +152,7 @@ impl Schedule {
         let mut effects = Vec::new();
         match event {
             Event::Edited(edit) => self.edited(edit, now, &mut effects),
+            Event::Landed(routine, landed) => self.landed(&routine, landed),
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
@@ -247,25 +254,15 @@ impl Schedule {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
+        if let Ended::Stored(landed) = &ended {
+            self.landed(&routine, landed.clone());
+        }
         let attempt = self.queue.attempt(&routine);
         let Some((edit, newer)) = self.queue.finish(&routine) else {
             return;
         };
         match ended {
-            Ended::Stored {
-                end,
-                digest,
-                revision,
-            } => {
-                self.troubles.remove(&routine);
-                self.synced.insert(routine.clone(), (digest, revision));
-                match end {
-                    End::Uploaded => self.totals.uploaded += 1,
-                    End::Reused => self.totals.reused += 1,
-                    End::Unchanged => self.totals.unchanged += 1,
-                    End::Planned => self.totals.planned += 1,
-                }
-            }
+            Ended::Stored(_) => {}
             Ended::Overtaken => {
                 self.synced.remove(&routine);
                 self.supersede(&edit, effects);
@@ -289,6 +286,21 @@ impl Schedule {
         if let Some(newer) = newer {
             self.queue.put_back(newer, now, 0);
             self.settle_unchanged(&routine, effects);
+        }
+    }
+
+    fn landed(&mut self, routine: &RoutineName, landed: Landed) {
+        if !self.queue.land(routine) {
+            return;
+        }
+        self.troubles.remove(routine);
+        self.synced
+            .insert(routine.clone(), (landed.digest, landed.revision));
+        match landed.end {
+            End::Uploaded => self.totals.uploaded += 1,
+            End::Reused => self.totals.reused += 1,
+            End::Unchanged => self.totals.unchanged += 1,
+            End::Planned => self.totals.planned += 1,
         }
     }
 
@@ -388,11 +400,11 @@ mod tests {
     }
 
     fn stored(text: &str) -> Ended {
-        Ended::Stored {
+        Ended::Stored(Landed {
             end: End::Uploaded,
             digest: Digest::of(text.as_bytes()),
             revision: Revision::new("7"),
-        }
+        })
     }
 
     fn problem(class: Class) -> Problem {
@@ -561,6 +573,24 @@ mod tests {
             schedule.failures().iter().collect::<Vec<_>>(),
             [&Class::Network]
         );
+    }
+
+    #[test]
+    fn an_edit_that_has_landed_is_not_abandoned_by_a_stop_that_cuts_the_rest_short() {
+        let (now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+        schedule
+            .handle(Event::Edited(edit("hello", "a", now)), now)
+            .clear();
+        let Ended::Stored(landed) = stored("a") else {
+            panic!()
+        };
+        schedule
+            .handle(Event::Landed(name("hello"), landed), now)
+            .clear();
+        schedule.handle(Event::Stop, now).clear();
+        assert_eq!(schedule.close(), []);
+        let totals = schedule.totals();
+        assert_eq!((totals.edits, totals.uploaded, totals.abandoned), (1, 1, 0));
     }
 
     #[test]

@@ -830,6 +830,61 @@ mod tests {
         assert!(world.holds(&Revision::new("101")).is_none());
     }
 
+    #[test]
+    fn a_version_that_somebody_deleted_since_the_last_listing_is_not_taken_for_there() {
+        let mut world = World::new(0, &[]);
+        let mut knowledge = Knowledge::default();
+        world.deploy(&mut knowledge, &goal("a"));
+        world.deploy(&mut knowledge, &goal("b"));
+        world.versions.remove(0);
+        let Step::Stored(revision) = world.deploy(&mut knowledge, &goal("a")) else {
+            panic!()
+        };
+        assert_eq!(world.holds(&revision), Some(goal("a").digest));
+        assert_eq!(world.uploads, 3);
+    }
+
+    #[test]
+    fn a_service_that_gives_other_bytes_back_is_told_and_not_fed_more() {
+        let mut world = World::new(0, &[]);
+        let goal = goal("a");
+        world.upload(&mut Knowledge::default(), &goal);
+        world.versions[0].1 = Some(Digest::of(b"other"));
+        let blocked = world.deploy(&mut Knowledge::default(), &goal);
+        let expected = Blocked::OtherBytes(Revision::new("1001"));
+        assert_eq!(blocked, Step::Blocked(expected));
+        assert_eq!(world.uploads, 1);
+    }
+
+    #[test]
+    fn a_deletion_without_an_answer_is_told_once_the_listing_lacks_the_version() {
+        let mut world = World::new(3, &[]);
+        let mut knowledge = Knowledge::default();
+        let _ = knowledge.listed(world.listing(), world.now);
+        let (gone, there) = (Revision::new("100"), Revision::new("101"));
+        knowledge.deleted(gone.clone(), false);
+        knowledge.deleted(there.clone(), false);
+        world.versions.remove(0);
+        assert_eq!(knowledge.listed(world.listing(), world.now), [gone]);
+        assert!(knowledge.protected().spared.contains_key(&there));
+    }
+
+    #[test]
+    fn code_that_shows_late_saves_its_version() {
+        let mut world = World::new(0, &[]);
+        let goal = goal("a");
+        world.faults = vec![Fault::NoCode];
+        let mut knowledge = Knowledge::default();
+        world.upload(&mut knowledge, &goal);
+        let _ = knowledge.listed(world.listing(), world.now);
+        let late = Revision::new("1001");
+        knowledge.read_back(late.clone(), Content::Nothing, world.now);
+        world.versions[0].1 = Some(goal.digest);
+        world.now += LAG * 2;
+        assert_eq!(world.deploy(&mut knowledge, &goal), Step::Stored(late));
+        assert!(world.deletes.is_empty());
+    }
+
     fn faults() -> impl Strategy<Value = Vec<Fault>> {
         let fault = proptest::sample::select(vec![Fault::Lost, Fault::AnswerLost, Fault::NoCode]);
         proptest::collection::vec(fault, 0..6)
