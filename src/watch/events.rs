@@ -201,8 +201,8 @@ impl Watches {
         }
     }
 
-    /// Watches exactly the directories of a plan, anew those that `moved`, and returns the ones that were not watched
-    /// without a gap since the last plan.
+    /// Watches exactly the directories of a plan, anew those that `moved` or lie in one that did, and returns the ones
+    /// that were not watched without a gap since the last plan.
     ///
     /// A directory that cannot be watched is warned about once and left to the periodic looks; running out of watches
     /// is an error, and the rest of the plan is not armed then.
@@ -211,13 +211,13 @@ impl Watches {
         plan: &Plan,
         moved: &HashSet<PathBuf>,
     ) -> Result<HashSet<PathBuf>, WatchError> {
-        // notify keeps watches by path and loses the newer of two, so an old one goes before a new one comes.
-        let old: Vec<_> = self
-            .armed
-            .iter()
-            .filter(|&(path, id)| plan.directories.get(path) != Some(id) || moved.contains(path))
-            .map(|(path, _)| path.clone())
-            .collect();
+        // notify keeps watches by path and loses the newer of two, so an old one goes before a new one comes. And when
+        // a directory goes, notify drops by itself what it watches at that path and below, even if it is newer.
+        let old = |path: &Path, id| {
+            plan.directories.get(path) != Some(&id) || moved.iter().any(|it| path.starts_with(it))
+        };
+        let armed = self.armed.iter().filter(|&(path, &id)| old(path, id));
+        let old: Vec<_> = armed.map(|(path, _)| path.clone()).collect();
         for path in old {
             self.disarm(&path);
         }
@@ -247,9 +247,10 @@ impl Watches {
                     path: path.to_path_buf(),
                 })
             }
+            // It is gone since the plan was made, so that another plan is needed.
+            Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => Ok(true),
             Err(error) => {
-                let gone = matches!(error.kind, ErrorKind::PathNotFound);
-                if !gone && self.refused.insert(path.to_path_buf()) {
+                if self.refused.insert(path.to_path_buf()) {
                     tracing::warn!(
                         "`{}` cannot be watched, so changes there are only seen by looking: {error}",
                         path.display()

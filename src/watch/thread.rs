@@ -311,14 +311,15 @@ impl Lookout {
     fn arm(&mut self) -> Result<HashSet<usize>, WatchError> {
         let mut fresh = HashSet::new();
         for _ in 0..MAX_PLANS {
+            // What moves from here on is either in the plan or makes another one necessary.
+            let moved = std::mem::take(&mut self.shared.inbox().moved);
             let plan = Plan::new(&self.targets, &self.private);
-            // Before the watches, so that no event of theirs finds nobody who knows its path.
-            let moved = {
+            {
+                // Before the watches, so that no event of theirs finds nobody who knows its path.
                 let mut inbox = self.shared.inbox();
                 inbox.entries.clone_from(&plan.entries);
                 inbox.ways.clone_from(&plan.ways);
-                std::mem::take(&mut inbox.moved)
-            };
+            }
             self.homes = plan.homes.len();
             self.marker_directory.clone_from(&plan.private);
             let armed = self.watches.arm(&plan, &moved)?;
