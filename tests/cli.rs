@@ -306,6 +306,23 @@ async fn forcing_makes_a_version_of_bytes_that_are_there() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_a_start_that_gets_no_answer() {
+    let bed = Bed::new(&["hello"]).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    bed.configure(&format!("http://{}", silent.local_addr().unwrap()), "");
+    // Longer than this test waits for anything.
+    let mut watch = bed.watch_from_start(&["--api-timeout", "1h"]);
+    watch.until("watching").await;
+    let begun = std::time::Instant::now();
+    watch.signal(Signal::INT);
+    assert_eq!(watch.exit().await, Some(75));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it waited for the listing"
+    );
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once_with_130() {
     let bed = Bed::new(&["hello"]).await;
     // Accepts connections and never answers.

@@ -208,7 +208,8 @@ async fn a_dry_run_says_what_it_would_do_and_changes_nothing() {
         .iter()
         .map(|e| e["action"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(actions, ["rotate", "upload"]);
+    // One to make room before the upload, one to free a slot after it.
+    assert_eq!(actions, ["rotate", "upload", "rotate"]);
     assert!(
         bed.history()
             .iter()

@@ -120,7 +120,7 @@ pub enum How {
     Newest,
     /// An older version held them already.
     Older,
-    /// They would have been uploaded, were this not a dry run. The version is the newest there is, or none.
+    /// They would have been uploaded, were this not a dry run. The version is none there is.
     Planned,
 }
 
@@ -271,13 +271,6 @@ impl Pass<'_> {
             match step {
                 Step::Stored(revision) => return Ok(self.stored(revision, goal.digest)),
                 Step::Upload if self.session.settings.dry_run => return Ok(self.planned(code)),
-                Step::Save(revision) | Step::Delete(revision, _)
-                    if self.session.settings.dry_run =>
-                {
-                    self.happened
-                        .push(Happened::Planned("rotate", revision.to_string()));
-                    return Ok(self.planned(code));
-                }
                 Step::Upload => {
                     uploads += 1;
                     self.upload(code, uploads).await?;
@@ -297,8 +290,13 @@ impl Pass<'_> {
                 &self.session.settings.policy,
                 Instant::now(),
             ) {
-                Step::AtRest => return Ok(()),
-                _ if self.session.settings.dry_run => return Ok(()),
+                Step::AtRest => {
+                    if self.session.settings.dry_run {
+                        // What was only pretended must not be taken for true by the next edit.
+                        self.session.knowledge.forget_listing();
+                    }
+                    return Ok(());
+                }
                 step => self.carry_out(step).await?,
             }
         }
@@ -332,14 +330,14 @@ impl Pass<'_> {
     fn planned(&mut self, code: &Code) -> Stored {
         let detail = format!("{} ({} bytes)", code.digest().short(), code.bytes().len());
         self.happened.push(Happened::Planned("upload", detail));
-        let knowledge = &self.session.knowledge;
+        let knowledge = &mut self.session.knowledge;
+        // A number that no version has, newer than all of them.
+        let revision = Revision::new(&u64::MAX.to_string());
+        knowledge.pretend_uploaded(revision.clone());
+        knowledge.stored(revision.clone());
         let slots = knowledge
             .listing()
             .map_or(0, |listing| listing.revisions.len());
-        let revision = knowledge
-            .newest()
-            .cloned()
-            .unwrap_or_else(|| Revision::new(""));
         Stored {
             revision,
             how: How::Planned,
@@ -355,6 +353,16 @@ impl Pass<'_> {
             Step::Blocked(blocked) => Err(blocked.into()),
             Step::List => self.list().await,
             Step::ReadBack(revision) => self.read_back(revision).await,
+            Step::Save(revision) if self.session.settings.dry_run => {
+                self.session.knowledge.saved(revision);
+                Ok(())
+            }
+            Step::Delete(revision, _) if self.session.settings.dry_run => {
+                self.happened
+                    .push(Happened::Planned("rotate", revision.to_string()));
+                self.session.knowledge.pretend_deleted(&revision);
+                Ok(())
+            }
             Step::Save(revision) => self.save(revision).await,
             Step::Delete(revision, why) => self.delete(revision, why).await,
             Step::Upload | Step::Stored(_) | Step::AtRest => Ok(()),

@@ -240,6 +240,26 @@ impl Knowledge {
         self.current = true;
     }
 
+    /// For a dry run: as if a version had been made.
+    pub fn pretend_uploaded(&mut self, revision: Revision) {
+        if let Some(seen) = &mut self.listing {
+            seen.listing.revisions.push(Listed {
+                revision,
+                created: None,
+                description: String::new(),
+            });
+        }
+    }
+
+    /// For a dry run: as if a version had been deleted.
+    pub fn pretend_deleted(&mut self, revision: &Revision) {
+        if let Some(seen) = &mut self.listing {
+            seen.listing
+                .revisions
+                .retain(|listed| listed.revision != *revision);
+        }
+    }
+
     /// Something was sent whose outcome is not known; a listing before `settled` does not tell.
     pub fn in_doubt(&mut self, settled: Instant) {
         self.doubt = Some(self.doubt.map_or(settled, |doubt| doubt.max(settled)));
