@@ -22,6 +22,7 @@
 //! * [`cli`] argv becomes a command.
 //! * [`config`] the file becomes a checked configuration.
 //! * [`routine`] the words every room shares.
+//! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
 //! * [`watch`] disk to "this routine's entry came to rest".
 //! * [`pipeline`] what to deploy next, and how every edit ends.
 //! * [`revision`] makes a version of some bytes, and room for it.
@@ -42,6 +43,8 @@
 pub mod cli;
 pub mod config;
 pub mod routine;
+
+pub mod clock;
 
 pub mod watch;
 

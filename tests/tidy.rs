@@ -44,18 +44,22 @@ const WORLD: &[&str] = &[
     "Instant::now",
     "SystemTime::now",
     "Timestamp::now",
+    "clock::now",
+    "clock::awake",
+    "boot_id",
 ];
 
 /// What each room may name of the crate, besides itself. `commands` and what starts it may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
+    ("clock", &[]),
     ("config", &["routine"]),
-    ("watch", &["routine", "config"]),
-    ("pipeline", &["routine", "report", "revision"]),
-    ("revision", &["routine", "cloud", "config"]),
-    ("cloud", &["routine", "config"]),
+    ("watch", &["routine", "clock", "config"]),
+    ("pipeline", &["routine", "clock", "report", "revision"]),
+    ("revision", &["routine", "clock", "cloud", "config"]),
+    ("cloud", &["routine", "clock", "config"]),
     ("report", &["routine"]),
-    ("state", &["routine", "config", "revision"]),
+    ("state", &["routine", "clock", "config", "revision"]),
     ("emulator", &["routine"]),
 ];
 
