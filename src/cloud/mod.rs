@@ -18,6 +18,9 @@ mod http;
 mod rpc;
 pub mod sign;
 
+/// What the slowest line that is waited for carries in a second, in bytes.
+const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
+
 /// The service, its key, and the gate to it.
 pub struct Cloud {
     rpc: rpc::Rpc,
@@ -34,7 +37,7 @@ pub struct Timeouts {
 }
 
 /// What the service says of a routine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listing {
     /// Its versions, in the service's order, which is none. Each takes one of the ten slots.
     pub revisions: Vec<Listed>,
@@ -43,7 +46,7 @@ pub struct Listing {
 }
 
 /// One version in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listed {
     /// Its number, or `unstable` for the staging slot.
     pub revision: Revision,
@@ -54,7 +57,7 @@ pub struct Listed {
 }
 
 /// What is live where.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(untagged)]
 pub enum Environments {
     /// The live version of every environment; `None` where no numbered version is live.
@@ -112,6 +115,14 @@ impl Cloud {
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cloud").finish_non_exhaustive()
+    }
+}
+
+impl Timeouts {
+    /// For the post of this code: the larger it is, the longer a slow line needs for it.
+    pub fn post_of(&self, code: &Code) -> Duration {
+        let seconds = code.bytes().len() as u64 / SLOWEST_BYTES_PER_SECOND;
+        self.post + Duration::from_secs(seconds)
     }
 }
 

@@ -83,8 +83,13 @@ impl Context {
         let cloud = Cloud::new(endpoint, credentials.clone(), config.limits, timeouts)
             .map_err(Failure::other)?;
         let instance = state.instance().map_err(state_failure)?;
-        let settle = common.api_timeout.max(common.post_timeout) + common.settle_margin;
-        let mut settings = Settings::new(&config.revisions, instance, common.lock_wait, settle);
+        let mut settings = Settings::new(
+            &config.revisions,
+            instance,
+            common.lock_wait,
+            timeouts,
+            common.settle_margin,
+        );
         settings.dry_run = choice.dry_run;
         Ok(Self {
             cloud: Arc::new(cloud),

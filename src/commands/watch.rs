@@ -15,8 +15,9 @@ use crate::revision::deploy::{Session, age_of};
 use crate::routine::{Edit, RoutineName};
 use crate::watch;
 
+use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, deploy};
+use super::deploy::{Manner, carry_out};
 use super::{Failure, deploy as deploying, problem, signals};
 
 /// How long the first listings may take before watching begins without them.
@@ -80,8 +81,9 @@ pub(super) async fn run(
     let manner = Manner {
         force: false,
         quiet: (context.config.watch.debounce, context.config.watch.max_wait),
+        condition: Condition::default(),
     };
-    let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
+    let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
     let work = Work {
         sessions,
         first,
