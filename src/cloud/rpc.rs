@@ -105,7 +105,7 @@ impl Rpc {
         };
         permit.sending();
         let answer = http::send(operation, request, limit).await;
-        if !matches!(&answer, Err(error) if !error.answered && error.class != Class::NotSent) {
+        if !matches!(&answer, Err(lost) if !lost.answered && lost.class != Class::NotSent) {
             permit.answered();
         }
         drop(permit);

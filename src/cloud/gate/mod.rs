@@ -34,9 +34,6 @@ mod budget;
 mod file;
 mod slots;
 
-#[cfg(test)]
-mod tests;
-
 /// How long other processes may keep all places, or the bucket, before this one goes on alone. Longer than any request
 /// takes, so that only processes that were stopped can do so.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -299,3 +296,6 @@ impl Drop for Permit<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
