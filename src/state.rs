@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <state>/instance                       which er-dev this is, eight hexadecimal digits
+//! <state>/budget.d/                      what all er-dev of this user may still request, and what is under way
 //! <state>/<endpoint>/<routine>/          one routine of one service: its locks and its vault
 //! ```
 //!
@@ -109,6 +110,11 @@ impl StateDir {
         let path = self.0.join(host).join(routine.as_str());
         make(&path)?;
         Ok(path)
+    }
+
+    /// The directory of the budget of requests. The gate makes it, and goes on slowly where it cannot.
+    pub fn budget(&self) -> PathBuf {
+        self.0.join("budget.d")
     }
 
     /// Which er-dev this is; drawn once and kept.

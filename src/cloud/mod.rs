@@ -4,8 +4,10 @@
 //! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::{Endpoint, Limits};
 use crate::routine::{Code, Revision};
 
@@ -90,15 +92,17 @@ pub enum Deletion {
 pub struct ClientError(#[source] reqwest::Error);
 
 impl Cloud {
-    /// A client of the service at an endpoint. Makes no request.
+    /// A client of the service at an endpoint. Makes no request. All that have the same `budget`, a directory, share
+    /// one budget of requests.
     pub fn new(
         endpoint: &Endpoint,
         credentials: credentials::Credentials,
         limits: Limits,
+        budget: &Path,
         timeouts: Timeouts,
     ) -> Result<Self, ClientError> {
         let client = http::client(endpoint.loopback).map_err(ClientError)?;
-        let gate = gate::Gate::new(limits);
+        let gate = gate::Gate::new(limits, budget, clock::now);
         let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
         Ok(Self {
             rpc,
@@ -109,6 +113,11 @@ impl Cloud {
     /// What the gate has let through so far.
     pub fn usage(&self) -> gate::Usage {
         self.rpc.usage()
+    }
+
+    /// How the budget of requests stands that is shared with other processes.
+    pub fn budget(&self) -> gate::State {
+        self.rpc.budget()
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::credentials::Credentials;
 use super::error::{self, Answer, Class, CloudError};
-use super::gate::{Gate, Permit, Usage};
+use super::gate::{Gate, Permit, State, Usage};
 use super::sign::{self, rpc::Params};
 use super::{Timeouts, http};
 
@@ -65,6 +65,10 @@ impl Rpc {
         self.gate.usage()
     }
 
+    pub(super) fn budget(&self) -> State {
+        self.gate.state()
+    }
+
     /// Sends one call and returns its whole answer.
     pub(super) async fn call(
         &self,
@@ -79,7 +83,7 @@ impl Rpc {
     /// Sends one call with a permit that the caller waited for.
     pub(super) async fn send(
         &self,
-        permit: Permit<'_>,
+        mut permit: Permit<'_>,
         operation: &'static str,
         arguments: &[(&'static str, &str)],
         size: Size,
@@ -99,15 +103,24 @@ impl Rpc {
             Size::Words => MAX_ANSWER_BYTES,
             Size::Code => MAX_CODE_ANSWER_BYTES,
         };
-        let answer = http::send(operation, request, limit).await?;
+        permit.sending();
+        let answer = http::send(operation, request, limit).await;
+        if !matches!(&answer, Err(lost) if !lost.answered && lost.class != Class::NotSent) {
+            permit.answered();
+        }
         drop(permit);
+        let answer = answer?;
         if answer.status != 200 {
             let told = Answer {
                 status: answer.status,
                 body: &self.scrubbed(&answer.text),
                 retry_after: answer.retry_after,
             };
-            return Err(error::of_api(operation, told));
+            let error = error::of_api(operation, told);
+            if error.class == Class::Throttled {
+                self.gate.throttled().await;
+            }
+            return Err(error);
         }
         match serde_json::from_str::<Value>(&answer.text) {
             Ok(value) if value.get("RequestId").is_some() => Ok(value),

@@ -80,8 +80,14 @@ impl Context {
             api: common.api_timeout,
             post: common.post_timeout,
         };
-        let cloud = Cloud::new(endpoint, credentials.clone(), config.limits, timeouts)
-            .map_err(Failure::other)?;
+        let cloud = Cloud::new(
+            endpoint,
+            credentials.clone(),
+            config.limits,
+            &state.budget(),
+            timeouts,
+        )
+        .map_err(Failure::other)?;
         let instance = state.instance().map_err(state_failure)?;
         let mut settings = Settings::new(
             &config.revisions,
