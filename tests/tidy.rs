@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "revision/protocol/mod.rs",
     "revision/protocol/knowledge.rs",
     "cloud/error.rs",
+    "cloud/time.rs",
     "cloud/sign/mod.rs",
     "cloud/sign/rpc.rs",
     "report/class.rs",
@@ -46,7 +47,7 @@ const WORLD: &[&str] = &[
     "SystemTime::now",
     "Timestamp::now",
     "clock::now",
-    "clock::awake",
+    "clock::asleep",
     "boot_id",
 ];
 

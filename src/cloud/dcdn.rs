@@ -63,8 +63,12 @@ impl Cloud {
 
     /// Posts the code with the form of its upload. `Ok` means that the service has it.
     pub async fn post(&self, form: &Form, code: &Code) -> Result<(), CloudError> {
-        form.post(&self.rpc.client, code, self.rpc.timeouts.post_of(code))
-            .await
+        form.post(
+            &self.rpc.client.get(),
+            code,
+            self.rpc.timeouts.post_of(code),
+        )
+        .await
     }
 
     /// Reads the code of a version back (`DescribeRoutineCodeRevision`).

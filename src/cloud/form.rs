@@ -305,6 +305,7 @@ mod tests {
                 status,
                 text: text.into(),
                 retry_after: None,
+                date: None,
             })
             .map_err(|e| e.class)
         };

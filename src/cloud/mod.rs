@@ -19,6 +19,7 @@ pub mod gate;
 mod http;
 mod rpc;
 pub mod sign;
+pub mod time;
 
 /// What the slowest line that is waited for carries in a second, in bytes.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
@@ -101,7 +102,7 @@ impl Cloud {
         budget: &Path,
         timeouts: Timeouts,
     ) -> Result<Self, ClientError> {
-        let client = http::client(endpoint.loopback).map_err(ClientError)?;
+        let client = http::Client::new(endpoint.loopback).map_err(ClientError)?;
         let gate = gate::Gate::new(limits, budget, clock::now);
         let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
         Ok(Self {
@@ -113,6 +114,11 @@ impl Cloud {
     /// What the gate has let through so far.
     pub fn usage(&self) -> gate::Usage {
         self.rpc.usage()
+    }
+
+    /// How far this machine's clock is known to be off.
+    pub fn clock_offset(&self) -> time::Offset {
+        self.rpc.clock.offset()
     }
 
     /// How the budget of requests stands that is shared with other processes.

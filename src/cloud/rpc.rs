@@ -1,4 +1,6 @@
-//! One signed call of the API: permit, sign, send, decode. Nothing is repeated here; whoever calls decides.
+//! One signed call of the API: permit, sign, send, decode. Whether to repeat one is for the caller to decide, with one
+//! exception: a call that was refused because of this machine's clock was not carried out, and goes out once more with
+//! the service's time.
 
 use std::time::SystemTime;
 
@@ -9,7 +11,9 @@ use super::credentials::Credentials;
 use super::error::{self, Answer, Class, CloudError};
 use super::gate::{Gate, Permit, State, Usage};
 use super::sign::{self, rpc::Params};
+use super::time::WallClock;
 use super::{Timeouts, http};
+use crate::clock;
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2018-01-15";
@@ -29,18 +33,26 @@ pub(super) enum Size {
     Code,
 }
 
+/// What came of a request that was answered.
+enum Sent {
+    Answered(Value),
+    /// With the server's time.
+    Refused(CloudError, Option<SystemTime>),
+}
+
 /// The API behind its gate.
 pub(super) struct Rpc {
-    pub(super) client: reqwest::Client,
+    pub(super) client: http::Client,
     pub(super) timeouts: Timeouts,
     endpoint: String,
     credentials: Credentials,
     gate: Gate,
+    pub(super) clock: WallClock,
 }
 
 impl Rpc {
     pub(super) fn new(
-        client: reqwest::Client,
+        client: http::Client,
         endpoint: &str,
         credentials: Credentials,
         gate: Gate,
@@ -53,6 +65,7 @@ impl Rpc {
             endpoint,
             credentials,
             gate,
+            clock: WallClock::default(),
         }
     }
 
@@ -83,22 +96,48 @@ impl Rpc {
     /// Sends one call with a permit that the caller waited for.
     pub(super) async fn send(
         &self,
-        mut permit: Permit<'_>,
+        permit: Permit<'_>,
         operation: &'static str,
         arguments: &[(&'static str, &str)],
         size: Size,
     ) -> Result<Value, CloudError> {
+        match self.send_once(permit, operation, arguments, size).await? {
+            Sent::Answered(value) => Ok(value),
+            Sent::Refused(error, date) => {
+                let corrected = error.class == Class::Clock
+                    && error.request_id.is_some()
+                    && date.is_some_and(|date| self.clock.correct(date, SystemTime::now()));
+                if !corrected {
+                    return Err(error);
+                }
+                let permit = self.gate.permit().await;
+                match self.send_once(permit, operation, arguments, size).await? {
+                    Sent::Answered(value) => Ok(value),
+                    Sent::Refused(error, _) => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        mut permit: Permit<'_>,
+        operation: &'static str,
+        arguments: &[(&'static str, &str)],
+        size: Size,
+    ) -> Result<Sent, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
-        let body = self.signed(operation, arguments, SystemTime::now(), &nonce());
+        let now = self.clock.now(SystemTime::now(), clock::now());
         let request = self
             .client
+            .get()
             .post(&self.endpoint)
             .header(
                 reqwest::header::CONTENT_TYPE,
                 "application/x-www-form-urlencoded",
             )
             .timeout(self.timeouts.api)
-            .body(body);
+            .body(self.signed(operation, arguments, now, &nonce()));
         let limit = match size {
             Size::Words => MAX_ANSWER_BYTES,
             Size::Code => MAX_CODE_ANSWER_BYTES,
@@ -120,10 +159,10 @@ impl Rpc {
             if error.class == Class::Throttled {
                 self.gate.throttled().await;
             }
-            return Err(error);
+            return Ok(Sent::Refused(error, answer.date));
         }
         match serde_json::from_str::<Value>(&answer.text) {
-            Ok(value) if value.get("RequestId").is_some() => Ok(value),
+            Ok(value) if value.get("RequestId").is_some() => Ok(Sent::Answered(value)),
             _ => Err(CloudError::unusable(
                 Class::Ambiguous,
                 operation,

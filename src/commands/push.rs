@@ -30,7 +30,7 @@ pub(super) async fn run(
     let manner = Manner {
         force: flags.force,
         quiet: (watch.debounce, watch.max_wait),
-        condition: Condition::default(),
+        condition: Condition::new(context.cloud.clone(), context.config.limits),
     };
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());

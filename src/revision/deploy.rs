@@ -29,6 +29,9 @@ use super::vault::Vault;
 /// The most steps of one pass. A pass takes about ten; a service that never gets anywhere ends here.
 const MAX_STEPS: usize = 80;
 
+/// After a suspend that lasted longer, anything may have happened on the service.
+const LONGEST_SUSPEND: Duration = Duration::from_secs(10);
+
 /// A version of another er-dev that is younger than this tells that it is at work at the same time.
 const YOUNG: Duration = Duration::from_secs(600);
 
@@ -89,8 +92,12 @@ pub struct Session {
     generation: u64,
     /// Whether a pass has begun before.
     begun: bool,
+    /// What listings outside of a pass showed, to be told by the next one.
+    noticed: Vec<Noticed>,
+    /// How long the machine had been suspended in all when the last pass began.
+    asleep: Duration,
     /// Why the last pass had to do with less safety.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
     /// What was there when an upload of identical bytes was forced, until that upload is proven.
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
@@ -169,6 +176,17 @@ pub enum Happened {
     LiveAndDeleted(Revision, String),
 }
 
+/// Why a pass deletes nothing although it goes on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used: {0}")]
+    State(String),
+    /// The key may not delete.
+    #[error(transparent)]
+    Permission(CloudError),
+}
+
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
@@ -209,6 +227,8 @@ impl Session {
             form: None,
             generation,
             begun: false,
+            noticed: Vec::new(),
+            asleep: clock::asleep(),
             trouble: None,
             forced: None,
             sent: None,
@@ -236,25 +256,21 @@ impl Session {
     }
 
     /// Why the last pass had to do with less safety, if it had to: nothing was deleted then.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// Lists the versions. Takes no lock, since it changes nothing.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         let listing = self.cloud.list(&self.routine.name).await?;
-        let _ = self
+        let noticed = self
             .knowledge
             .listed(listing, &self.settings.rules, clock::now());
+        self.noticed.extend(noticed);
         match self.knowledge.listing() {
             Some(listing) => Ok(listing),
             None => unreachable!("a listing was just written down"),
         }
-    }
-
-    /// Forgets what was listed, as after a time in which anything may have happened.
-    pub fn forget_listing(&mut self) {
-        self.knowledge.forget_listing();
     }
 
     /// Begins a pass: takes the step lock, lists again if another er-dev changed something meanwhile, and recalls what
@@ -268,6 +284,10 @@ impl Session {
         if let Some(lock) = lock.as_ref().filter(|l| l.generation() != self.generation) {
             self.knowledge.forget_listing();
             self.generation = lock.generation();
+        }
+        let asleep = clock::asleep();
+        if asleep > std::mem::replace(&mut self.asleep, asleep) + LONGEST_SUSPEND {
+            self.knowledge.forget_listing();
         }
         self.knowledge.begin();
         let now = clock::now();
@@ -287,6 +307,7 @@ impl Session {
                 shown: settled,
             });
         }
+        let noticed = std::mem::take(&mut self.noticed);
         let mut pass = Pass {
             session: self,
             lock,
@@ -295,8 +316,11 @@ impl Session {
             happened: Vec::new(),
             last_error: None,
         };
+        for noticed in noticed {
+            pass.notice(noticed);
+        }
         if let Some(trouble) = trouble {
-            pass.do_with_less(format!("the state directory cannot be used: {trouble}"));
+            pass.do_with_less(Trouble::State(trouble));
         }
         Ok(pass)
     }
@@ -389,10 +413,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Goes on without what the state directory is for, and so without deleting anything.
-    fn do_with_less(&mut self, reason: String) {
-        self.session.knowledge.no_deletes(reason.clone());
-        self.session.trouble = Some(reason);
+    /// Goes on without deleting anything.
+    fn do_with_less(&mut self, trouble: Trouble) {
+        self.session.knowledge.no_deletes(trouble.to_string());
+        self.session.trouble = Some(trouble);
     }
 
     /// Keeps what a listing showed besides the versions.

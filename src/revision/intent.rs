@@ -227,3 +227,128 @@ impl Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::after_boot(Duration::from_secs(seconds))
+    }
+
+    fn post() -> Intent {
+        Intent::Post {
+            revision: Revision::new("1700000000000000001"),
+            sha256: Digest::of(b"a"),
+        }
+    }
+
+    fn killed_after(intent: Intent, dir: &Path) {
+        let mut knowledge = Knowledge::default();
+        let mut journal = Journal::new(dir);
+        journal.recall(&mut knowledge, at(100));
+        journal.open(intent, PATIENCE, &knowledge, at(100)).unwrap();
+    }
+
+    fn recalled(dir: &Path, now: Moment) -> Knowledge {
+        let mut knowledge = Knowledge::default();
+        Journal::new(dir).recall(&mut knowledge, now);
+        knowledge
+    }
+
+    #[test]
+    fn a_request_that_a_kill_left_open_is_in_doubt_until_it_must_have_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let knowledge = recalled(dir.path(), at(105));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(120));
+        assert_eq!(knowledge.late(), [(post().late(), at(100))]);
+    }
+
+    #[test]
+    fn what_an_outcome_closed_is_not_in_doubt_and_what_it_proved_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut knowledge = Knowledge::default();
+        let mut journal = Journal::new(dir.path());
+        journal.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
+        let revision = Revision::new("1700000000000000001");
+        knowledge.proven(revision.clone(), Digest::of(b"a"));
+        journal.update(&knowledge).unwrap();
+        let next = recalled(dir.path(), at(101));
+        assert_eq!(next.doubt(), None);
+        let confirmed: Vec<_> = next.confirmed().collect();
+        assert_eq!(confirmed, [(&revision, Digest::of(b"a"))]);
+    }
+
+    #[test]
+    fn a_request_from_before_a_reboot_has_settled_a_while_after_the_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let path = dir.path().join("journal.json");
+        let boot = clock::boot_id();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&boot, "another boot")).unwrap();
+        let knowledge = recalled(dir.path(), at(5));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(20));
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let path = dir.path().join("journal.json");
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(recalled(dir.path(), at(105)), Knowledge::default());
+        }
+        for odd in [&b"null"[..], b"[]", b"{}", b"\xff\xfe", &[b'['; 100_000]] {
+            fs::write(&path, odd).unwrap();
+            assert_eq!(recalled(dir.path(), at(105)), Knowledge::default());
+        }
+    }
+
+    #[test]
+    fn an_absurd_record_holds_nobody_up_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(dir.path());
+        let knowledge = Knowledge::default();
+        let (future, years) = (at(1 << 40), Duration::from_secs(1 << 40));
+        journal.open(post(), years, &knowledge, future).unwrap();
+        let knowledge = recalled(dir.path(), at(105));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(105) + LATEST);
+    }
+
+    #[test]
+    fn what_another_er_dev_wrote_meanwhile_is_seen_and_ones_own_is_not_news() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ours = Journal::new(dir.path());
+        let mut knowledge = Knowledge::default();
+        ours.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
+        ours.recall(&mut knowledge, at(101));
+        assert_eq!(knowledge.doubt(), None);
+        let delete = Intent::Delete {
+            revision: Revision::new("17"),
+        };
+        killed_after(delete, dir.path());
+        ours.recall(&mut knowledge, at(102));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(120));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_an_error_and_the_next_write_is_tried_in_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("routine");
+        let mut journal = Journal::new(&path);
+        let knowledge = Knowledge::default();
+        assert!(journal.update(&knowledge).is_err());
+        fs::create_dir(&path).unwrap();
+        journal.update(&knowledge).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        journal.update(&knowledge).unwrap();
+        journal.write_again();
+        assert!(journal.update(&knowledge).is_err());
+    }
+}

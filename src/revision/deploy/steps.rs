@@ -11,7 +11,7 @@ use crate::revision::mark::{self, Instance};
 use crate::revision::protocol::{Blocked, Content, Doubt, Step, Why};
 use crate::routine::{Code, Digest, Revision};
 
-use super::{DeployError, Happened, Pass, age_of};
+use super::{DeployError, Happened, Pass, Trouble, age_of};
 
 /// The oldest a listing may be when a deletion that rests on it is sent. Usually it is some hundredths of a second.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
@@ -134,9 +134,9 @@ impl Pass<'_> {
                 .vault
                 .save(name, listed, &listing.environments, code.as_ref(), now);
             if let Err(error) = saved {
-                self.do_with_less(format!(
+                self.do_with_less(Trouble::State(format!(
                     "the code of version {revision} could not be saved: {error}"
-                ));
+                )));
                 return Ok(());
             }
         }
@@ -174,7 +174,7 @@ impl Pass<'_> {
             }
             Err(error) if error.is_permission() => {
                 session.knowledge.forget_listing();
-                self.do_with_less(format!("{error}; {}", error.help()));
+                self.do_with_less(Trouble::Permission(error));
             }
             Err(error) if matches!(error.class, Class::Permanent | Class::UnknownServer) => {
                 session.knowledge.forget_listing();
@@ -340,7 +340,7 @@ impl Pass<'_> {
 
     fn judge(&mut self, written: std::io::Result<()>) -> bool {
         if let Err(error) = &written {
-            self.do_with_less(format!("the state directory cannot be written: {error}"));
+            self.do_with_less(Trouble::State(error.to_string()));
         }
         written.is_ok()
     }

@@ -467,6 +467,7 @@ impl Knowledge {
             confirmed,
             tries: tries + 1,
         };
+        self.made.remove(&revision);
         self.deleted.insert(revision, deleted);
         self.room_owed = false;
         self.listing = None;

@@ -316,6 +316,17 @@ fn a_full_routine_loses_its_oldest_version_only_after_that_was_saved() {
 }
 
 #[test]
+fn a_version_that_was_made_and_deleted_within_moments_is_gone() {
+    let mut world = World::new(0, &[]);
+    let mut knowledge = Knowledge::default();
+    for save in 0..20 {
+        world.deploy(&mut knowledge, &wanted(&save.to_string()));
+    }
+    assert_eq!((world.versions.len(), world.deletes.len()), (9, 11));
+    assert!(world.now.since(Moment::BOOT) < Duration::from_secs(1_000) + LAG);
+}
+
+#[test]
 fn bytes_that_went_away_and_came_back_are_found_and_not_uploaded_again() {
     let mut world = World::new(0, &[]);
     let mut knowledge = Knowledge::default();
