@@ -401,9 +401,7 @@ impl Pass<'_> {
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };
-        let slots = knowledge
-            .listing()
-            .map_or(0, |listing| listing.revisions.len());
+        let slots = knowledge.slots();
         Stored {
             revision,
             how,
@@ -455,9 +453,7 @@ impl Pass<'_> {
         let revision = Revision::new(&u64::MAX.to_string());
         knowledge.pretend_uploaded(revision.clone());
         knowledge.stored(revision.clone());
-        let slots = knowledge
-            .listing()
-            .map_or(0, |listing| listing.revisions.len());
+        let slots = knowledge.slots();
         Stored {
             revision,
             how: How::Planned,

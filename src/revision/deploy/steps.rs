@@ -8,7 +8,7 @@ use crate::cloud::{Deletion, Environments, Fetched, Listing};
 use crate::config::{Routine, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
-use crate::revision::protocol::{Blocked, Content, Doubt, Step, Why};
+use crate::revision::protocol::{Blocked, Content, Doubt, Rules, Step, Why};
 use crate::routine::{Code, Digest, Revision};
 
 use super::{DeployError, Happened, Pass, Trouble, age_of};
@@ -223,7 +223,7 @@ impl Pass<'_> {
                 session.form = Some((revision, form));
                 Ok(())
             }
-            Err(error) if error.class == Class::Quota => {
+            Err(error) if is_quota(&error, session.knowledge.slots(), &session.settings.rules) => {
                 session.knowledge.quota_hit();
                 self.write_down();
                 Ok(())
@@ -368,6 +368,12 @@ fn describe(routine: &Routine, digest: Digest, instance: &Instance) -> String {
         digest,
         instance,
     )
+}
+
+/// Whether an upload was refused because all slots are taken. Where the words are not the known ones, the listing has to
+/// say so, too.
+fn is_quota(error: &CloudError, slots: usize, rules: &Rules) -> bool {
+    error.class == Class::Quota || (error.mentions_limit() && slots >= rules.policy.at_rest())
 }
 
 /// Whether reading would fail in the same way again.

@@ -146,6 +146,11 @@ impl Knowledge {
         self.listing.as_ref().map(|seen| &seen.listing)
     }
 
+    /// How many versions the routine holds, as far as that is known.
+    pub fn slots(&self) -> usize {
+        self.listing().map_or(0, |listing| listing.revisions.len())
+    }
+
     /// What protects versions beyond the listing.
     pub fn protected(&self) -> &Protected {
         &self.protected
