@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::emulator;
+use crate::emulator::fault::Fault;
+use crate::emulator::switches::SwitchError;
+use crate::emulator::world::Settings;
 use crate::report::{ColourChoice, Format};
 use crate::routine::RoutineName;
 
@@ -149,12 +151,12 @@ pub struct Emulator {
     /// Write one JSON object a request to this file.
     #[arg(long, value_name = "FILE", env = "ER_DEV_HISTORY")]
     pub history: Option<PathBuf>,
-    /// When a version takes its slot: at the call that asks for it, or when its code has arrived.
-    #[arg(long, value_enum, default_value_t = emulator::world::Slot::AtUpload, value_name = "WHEN", env = "ER_DEV_SLOT")]
-    pub slot: emulator::world::Slot,
-    /// Whether deleting a live version is refused.
-    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, env = "ER_DEV_GUARD")]
-    pub guard: bool,
+    /// How the stand-in behaves where the service gives no word, as in "alloc=callback"; may be given several times.
+    #[arg(long, value_name = "SWITCH=VALUE", env = "ER_DEV_WORLD", value_delimiter = ',', value_parser = switch)]
+    pub world: Vec<String>,
+    /// What goes wrong, as in "UploadRoutineCode:2:drop_after"; may be given several times, in the variable one a line.
+    #[arg(long = "fault", value_name = "FAULT", env = "ER_DEV_FAULT", value_delimiter = '\n', value_parser = Fault::parse)]
+    pub faults: Vec<Fault>,
 }
 
 /// `er-dev config`
@@ -166,6 +168,10 @@ pub enum Config {
 
 fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {
     RoutineName::new(text)
+}
+
+fn switch(text: &str) -> Result<String, SwitchError> {
+    Settings::default().set(text).map(|()| text.to_owned())
 }
 
 #[cfg(test)]

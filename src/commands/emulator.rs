@@ -9,17 +9,18 @@ use super::{Failure, signals};
 
 /// Runs until a signal.
 pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8, Failure> {
-    let settings = Settings {
-        slot: flags.slot,
-        guard: flags.guard,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    for switch in &flags.world {
+        let set = settings.set(switch);
+        set.map_err(|error| Failure::usage(error.to_string()))?;
+    }
     let names: Vec<String> = flags.routines.iter().map(ToString::to_string).collect();
     let options = Options {
         listen: flags.listen,
         routines: flags.routines,
         history: flags.history,
         settings,
+        faults: flags.faults,
     };
     let stop = signals::at(1)?;
     let emulator = Emulator::start(options).await.map_err(Failure::other)?;

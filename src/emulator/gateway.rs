@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::reply::{Format, Refusal};
 use super::signature;
+use super::switches::RateScope;
 
 /// The id of the one key the emulator knows.
 pub const KEY_ID: &str = "emulator-key-id";
@@ -21,7 +22,7 @@ pub const KEY_SECRET: &str = "emulator-key-secret";
 /// How far a call's `Timestamp` may be from the emulator's clock, either way.
 pub const ALLOWED_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
-/// How many calls of one operation are carried out in any sliding second.
+/// How many calls of one operation, or of all together, are carried out in any sliding second.
 pub const CALLS_PER_SECOND: usize = 100;
 
 /// How many nonces are remembered; beyond it the oldest is forgotten, which lets it be used again.
@@ -43,7 +44,8 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub(super) struct Gateway {
     nonces: Nonces,
-    /// When the calls of the last second came, by operation. There is one key, so this is also by key.
+    /// When the calls of the last second came, by operation, with an empty name for all together. There is one key, so
+    /// this is also by key.
     recent: HashMap<&'static str, VecDeque<Duration>>,
 }
 
@@ -102,19 +104,29 @@ impl Gateway {
         self.nonces.take(call.need("SignatureNonce")?, stamp, now)
     }
 
-    /// Lets a call of an operation pass unless [`CALLS_PER_SECOND`] of it came in the second before `now`.
+    /// Lets a call of an operation pass unless [`CALLS_PER_SECOND`] of it came in the second before `now`, or of all
+    /// operations together where they share one limit.
     ///
     /// Of the possible readings this is the strict one that a client can still recover from: every call with a right
     /// signature counts, also one that is refused afterwards; only a throttled one does not, since it was not
     /// executed, and counting it would lock out for ever a client that keeps trying. A call counts for one second:
     /// exactly then its place is free again.
-    pub(super) fn admit(&mut self, operation: &'static str, now: Duration) -> Result<(), Refusal> {
-        let recent = self.recent.entry(operation).or_default();
+    pub(super) fn admit(
+        &mut self,
+        operation: &'static str,
+        scope: RateScope,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let counted = match scope {
+            RateScope::Operation => operation,
+            RateScope::Total => "",
+        };
+        let recent = self.recent.entry(counted).or_default();
         while recent.front().is_some_and(|then| *then + SECOND <= now) {
             recent.pop_front();
         }
         if recent.len() >= CALLS_PER_SECOND {
-            let message = "too many calls of this operation by this user in one second";
+            let message = "too many calls by this user in one second";
             return Err(Refusal::new(400, "Throttling.User", message));
         }
         recent.push_back(now);
@@ -265,7 +277,13 @@ pub(super) mod tests {
     }
 
     fn code(outcome: Result<(), Refusal>) -> (u16, &'static str) {
-        outcome.map_or_else(|refusal| (refusal.status, refusal.code), |()| (200, "OK"))
+        outcome.map_or_else(
+            |refusal| match refusal.code {
+                std::borrow::Cow::Borrowed(code) => (refusal.status, code),
+                std::borrow::Cow::Owned(code) => panic!("{code} is no code of the gate"),
+            },
+            |()| (200, "OK"),
+        )
     }
 
     #[test]
@@ -297,7 +315,7 @@ pub(super) mod tests {
         let forged = with(right.clone(), "Name", "other");
         let refusal = gateway.authenticate(&forged, noon()).unwrap_err();
         assert_eq!(
-            (refusal.status, refusal.code),
+            (refusal.status, refusal.code.as_ref()),
             (400, "SignatureDoesNotMatch")
         );
         assert!(
@@ -383,7 +401,11 @@ pub(super) mod tests {
             let refusal = Gateway::default()
                 .authenticate(&with(full.clone(), name, ""), noon())
                 .unwrap_err();
-            assert_eq!((refusal.status, refusal.code), (400, expected), "{name}");
+            assert_eq!(
+                (refusal.status, refusal.code.as_ref()),
+                (400, expected),
+                "{name}"
+            );
             assert!(refusal.message.contains(name), "{refusal}");
         }
         let known = [
@@ -435,26 +457,45 @@ pub(super) mod tests {
         );
     }
 
+    fn admit(gateway: &mut Gateway, op: &'static str, now: Duration) -> Result<(), Refusal> {
+        gateway.admit(op, RateScope::Operation, now)
+    }
+
+    #[test]
+    fn all_operations_share_one_limit_where_it_is_a_total() {
+        let mut gateway = Gateway::default();
+        for _ in 0..50 {
+            for op in ["DescribeRoutine", "UploadRoutineCode"] {
+                assert_eq!(gateway.admit(op, RateScope::Total, SECOND), Ok(()));
+            }
+        }
+        let more = gateway.admit("DeleteRoutineCodeRevision", RateScope::Total, SECOND);
+        assert_eq!(code(more), (400, "Throttling.User"));
+    }
+
     #[test]
     fn a_hundred_calls_pass_in_a_second_and_the_next_one_exactly_after_it() {
         let mut gateway = Gateway::default();
         let at = Duration::from_millis;
         for call in 0..100 {
-            assert_eq!(gateway.admit("DescribeRoutine", at(500 + call)), Ok(()));
+            assert_eq!(
+                admit(&mut gateway, "DescribeRoutine", at(500 + call)),
+                Ok(())
+            );
         }
         let almost = at(1500) - Duration::from_nanos(1);
         assert_eq!(
-            code(gateway.admit("DescribeRoutine", almost)),
+            code(admit(&mut gateway, "DescribeRoutine", almost)),
             (400, "Throttling.User")
         );
         assert_eq!(
-            gateway.admit("UploadRoutineCode", almost),
+            admit(&mut gateway, "UploadRoutineCode", almost),
             Ok(()),
             "each operation has its own"
         );
-        assert_eq!(gateway.admit("DescribeRoutine", at(1500)), Ok(()));
+        assert_eq!(admit(&mut gateway, "DescribeRoutine", at(1500)), Ok(()));
         assert_eq!(
-            code(gateway.admit("DescribeRoutine", at(1500))).1,
+            code(admit(&mut gateway, "DescribeRoutine", at(1500))).1,
             "Throttling.User",
             "one place was free"
         );

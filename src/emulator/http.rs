@@ -1,28 +1,32 @@
-//! The HTTP front: reads a request within its bounds, hands it to the world under one lock, sends what comes back.
+//! The HTTP front: reads a request within its bounds, and keeps the world that all requests share under one lock.
 //!
-//! It decides nothing about the service. A request is recorded, written to the history file and announced before its
-//! reply leaves, so whoever has the reply finds the record.
+//! It decides nothing about the service. What goes back is in `answer`, and how it goes back is in `wire`.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::fault::{Action, Fault, FaultError, Faults, Hit};
 use super::form::{Fields, STORAGE_PATH};
 use super::gateway::Call;
+use super::history::POST_OBJECT;
 use super::reply::{Refusal, Reply};
 use super::storage::Post;
-use super::world::{Now, World};
+use super::wire::Line;
+use super::world::{Now, Settings, Visit, World};
+use super::{answer, control};
 use crate::routine::{Code, MAX_CODE_BYTES};
 
 /// The longest body of an API call, in bytes. A longer one is refused.
@@ -44,6 +48,8 @@ const MAX_FIELD_VALUE: usize = 2 << 20;
 /// What the requests and the [`super::Emulator`] share.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    /// The requests that are carried out late.
+    late: Mutex<JoinSet<()>>,
     started: Instant,
     /// Counts the changes of the world, so that whoever waits for one looks again.
     pub(super) changed: watch::Sender<u64>,
@@ -53,37 +59,65 @@ pub(super) struct Shared {
 
 struct Inner {
     world: World,
+    faults: Faults,
     history_file: Option<File>,
+    /// The place of the first record that is not in the file.
+    written: u64,
 }
 
-/// The routes of the service.
+/// The routes of the service, and those of the emulator's control.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(api).post(api))
         .route(STORAGE_PATH, post(object))
         // Each handler has its own bound, and the framework's would be lower.
         .layer(DefaultBodyLimit::disable())
+        .nest("/control", control::router())
         .with_state(shared)
 }
 
 impl Shared {
     pub(super) fn new(world: World, history_file: Option<File>) -> Self {
+        let faults = Faults::new(world.settings().seed);
         Self {
             inner: Mutex::new(Inner {
                 world,
+                faults,
                 history_file,
+                written: 0,
             }),
+            late: Mutex::new(JoinSet::new()),
             started: Instant::now(),
             changed: watch::Sender::new(0),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Runs one step on the world and wakes whoever waits for a change.
-    pub(super) fn with_world<T>(&self, step: impl FnOnce(&mut World) -> T) -> T {
-        let result = step(&mut self.lock().world);
+    /// Runs one step on the world as it is now, and wakes whoever waits for a change. The time is taken under the
+    /// lock, so that it never steps back from one step to the next.
+    pub(super) fn step<T>(&self, step: impl FnOnce(&mut World, Now) -> T) -> T {
+        let result = {
+            let mut inner = self.lock();
+            let clock = inner.world.settings().clock;
+            let wall = Timestamp::now();
+            let now = Now {
+                wall: wall.checked_add(clock).unwrap_or(wall),
+                elapsed: self.started.elapsed(),
+            };
+            let result = step(&mut inner.world, now);
+            inner.write_records();
+            result
+        };
         self.announce();
         result
+    }
+
+    /// Runs one step of somebody else on the world.
+    pub(super) fn with_world<T>(&self, step: impl FnOnce(&mut World) -> T) -> T {
+        self.step(|world, now| {
+            world.now = now;
+            step(world)
+        })
     }
 
     /// Looks at the world without changing it.
@@ -91,25 +125,75 @@ impl Shared {
         look(&self.lock().world)
     }
 
+    /// Changes how the service behaves.
+    pub(super) fn configure(&self, settings: Settings) {
+        self.lock().faults.seed(settings.seed);
+        self.with_world(|world| world.configure(settings));
+    }
+
+    /// Sets faults, all of them or none.
+    pub(super) fn add_faults(&self, faults: Vec<Fault>) -> Result<(), FaultError> {
+        self.lock().faults.extend(faults)
+    }
+
+    pub(super) fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
+    pub(super) fn faults<T>(&self, look: impl FnOnce(&Faults) -> T) -> T {
+        look(&self.lock().faults)
+    }
+
+    /// Has the service answer a request, and tells the time of its clock.
+    pub(super) fn serve(
+        &self,
+        request: &answer::Request,
+        arrived: Duration,
+        hit: Option<&Hit>,
+    ) -> (Reply, Timestamp) {
+        self.step(|world, now| {
+            let visit = Visit { arrived, now, hit };
+            (request.serve(world, &visit), now.wall)
+        })
+    }
+
+    /// The same later, whether or not the client is still there. A stop comes before it.
+    pub(super) fn serve_late(
+        self: &Arc<Self>,
+        request: answer::Request,
+        arrived: Duration,
+        hit: Hit,
+        late: Duration,
+    ) {
+        let shared = Arc::clone(self);
+        let mut tasks = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = tasks.try_join_next() {
+            pass_on_panic(ended);
+        }
+        tasks.spawn(async move {
+            let wait = tokio::time::sleep(late);
+            if shared.stop.run_until_cancelled(wait).await.is_some() {
+                shared.serve(&request, arrived, Some(&hit));
+            }
+        });
+    }
+
+    /// Waits for what is served late; after a stop that is at once.
+    pub(super) async fn end_late(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some(ended) = tasks.join_next().await {
+            pass_on_panic(ended);
+        }
+    }
+
+    fn choose(&self, op: &str) -> Option<Hit> {
+        self.lock().faults.choose(op)
+    }
+
     fn announce(&self) {
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Handles one request: the time is taken under the lock, so that it never steps back from one to the next.
-    fn handle(&self, step: impl FnOnce(&mut World, Now) -> Reply) -> Response {
-        let reply = {
-            let mut inner = self.lock();
-            let now = Now {
-                wall: Timestamp::now(),
-                elapsed: self.started.elapsed(),
-            };
-            let reply = step(&mut inner.world, now);
-            inner.write_record();
-            reply
-        };
-        self.announce();
-        respond(reply)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -124,27 +208,39 @@ impl Shared {
     }
 }
 
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
 impl Inner {
-    /// Writes the newest record as one line. A file that cannot be written is given up: a history with gaps would
-    /// prove things that are not so.
-    fn write_record(&mut self) {
-        let (Some(file), Some(record)) = (
-            &mut self.history_file,
-            self.world.history().iter().next_back(),
-        ) else {
+    /// Writes the records that are new, one line each. A file that cannot be written is given up: a history with gaps
+    /// would prove things that are not so.
+    fn write_records(&mut self) {
+        let Some(file) = &mut self.history_file else {
             return;
         };
-        let line = serde_json::to_string(record)
-            .map(|line| line + "\n")
-            .map_err(Into::into);
-        if let Err(error) = line.and_then(|line| file.write_all(line.as_bytes())) {
+        let mut text = String::new();
+        for record in self.world.history().since(self.written) {
+            text.push_str(&serde_json::to_string(record).unwrap_or_default());
+            text.push('\n');
+            self.written = record.seq + 1;
+        }
+        if let Err(error) = file.write_all(text.as_bytes()) {
             tracing::error!(%error, "the history file cannot be written and ends here");
             self.history_file = None;
         }
     }
 }
 
-async fn api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn api(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    request: Request,
+) -> Response {
     let arrived = shared.started.elapsed();
     let (parts, body) = request.into_parts();
     let form = if is_form(&parts.headers) {
@@ -163,13 +259,36 @@ async fn api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             Err(Refusal::new(400, "InvalidParameter", message))
         }
     };
-    shared.handle(|world, now| world.call(call.as_ref().map_err(Clone::clone), arrived, now))
+    let request = answer::Request::Call(call);
+    let hit = shared.choose(request.op());
+    answer::answer(&shared, &line, arrived, request, hit).await
 }
 
-async fn object(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn object(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    request: Request,
+) -> Response {
     let arrived = shared.started.elapsed();
-    let post = read_post(&shared, request).await;
-    shared.handle(|world, now| world.post(post.as_ref().map_err(Clone::clone), arrived, now))
+    let hit = shared.choose(POST_OBJECT);
+    let post = match hit.as_ref().map(|hit| &hit.action) {
+        Some(Action::RstMidBody(bytes)) => {
+            // Reading ends with the piece that goes beyond.
+            let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
+            let _ = shared.read(request.into_body(), bytes).await;
+            Err(incomplete())
+        }
+        _ => read_post(&shared, request).await,
+    };
+    answer::answer(&shared, &line, arrived, answer::Request::Post(post), hit).await
+}
+
+fn incomplete() -> Refusal {
+    Refusal::new(
+        400,
+        "IncompleteBody",
+        "the body ended before its Content-Length",
+    )
 }
 
 /// The whole body is read before any of it is looked at, since the form's life is judged when it is complete.
@@ -187,11 +306,7 @@ async fn read_post(shared: &Shared, request: Request) -> Result<Post, Refusal> {
     }
     let limit = usize::try_from(length).unwrap_or(usize::MAX);
     let Some(bytes) = shared.read(body, limit).await else {
-        return Err(Refusal::new(
-            400,
-            "IncompleteBody",
-            "the body ended before its Content-Length",
-        ));
+        return Err(incomplete());
     };
     let request = Request::from_parts(parts, Body::from(bytes));
     let Ok(form) = Multipart::from_request(request, &()).await else {
@@ -247,16 +362,6 @@ async fn read_fields(mut form: Multipart) -> Result<Post, Refusal> {
         fields: Fields(fields),
         file: None,
     })
-}
-
-fn respond(reply: Reply) -> Response {
-    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = [
-        ("content-type", reply.content_type.to_owned()),
-        ("x-oss-request-id", reply.request_id.clone()),
-        ("x-acs-request-id", reply.request_id),
-    ];
-    (status, headers, reply.body).into_response()
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

@@ -1,18 +1,30 @@
 //! A stand-in for the remote service, for the first run, for tests of the whole program, and for trying faults.
 //!
-//! It answers as the service does: `gateway` checks who calls, `operations` and `storage` are the two things that
-//! can be called, `world` and `routines` are what they change, `http` puts it on a socket. It shares no code with
-//! the client, so that both cannot be wrong in the same way, and it listens on loopback only, since its key is public.
+//! It answers as the service does: `gateway` checks who calls, `operations` with `describe` and `storage` are the two
+//! things that can be called, `world` and `routines` are what they change, `http`, `answer` and `wire` put it on a
+//! socket. What the real service leaves open is a switch (`switches`, `lag`), what can go wrong is a `fault`, what
+//! other people do is in `actors`, and `control` reaches all of that while it runs. `history` tells what happened.
+//!
+//! It shares no code with the client, so that both cannot be wrong in the same way, and it listens on loopback only,
+//! since its key is public.
 
+pub mod actors;
+mod answer;
+mod control;
+mod describe;
+pub mod fault;
 pub mod form;
 pub mod gateway;
 pub mod history;
 mod http;
+mod lag;
 mod operations;
 pub mod reply;
 pub mod routines;
 mod signature;
 pub mod storage;
+pub mod switches;
+mod wire;
 pub mod world;
 
 use std::fs::File;
@@ -26,8 +38,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
+use self::fault::{Fault, FaultError};
 use self::history::Record;
 use self::http::Shared;
+use self::wire::{Line, Listener};
 use self::world::{Settings, World};
 use crate::routine::RoutineName;
 
@@ -45,6 +59,8 @@ pub struct Options {
     pub history: Option<PathBuf>,
     /// How the emulated service behaves.
     pub settings: Settings,
+    /// What goes wrong from the start.
+    pub faults: Vec<Fault>,
 }
 
 /// Why an emulator did not start.
@@ -73,6 +89,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// There are too many faults.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
 }
 
 /// A running emulator. Dropping it tells its server to end; [`Emulator::stop`] also waits for that.
@@ -84,13 +103,14 @@ pub struct Emulator {
 }
 
 impl Default for Options {
-    /// An unused port of 127.0.0.1, no routines, no history file.
+    /// An unused port of 127.0.0.1, no routines, no history file, nothing that goes wrong.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             routines: Vec::new(),
             history: None,
             settings: Settings::default(),
+            faults: Vec::new(),
         }
     }
 }
@@ -123,8 +143,13 @@ impl Emulator {
             let _ = world.create_routine(name, "", jiff::Timestamp::now());
         }
         let shared = Arc::new(Shared::new(world, history_file));
+        shared.add_faults(options.faults)?;
         let app = http::router(Arc::clone(&shared));
-        let serving = axum::serve(listener, app)
+        let listener = Listener {
+            inner: listener,
+            stop: shared.stop.clone(),
+        };
+        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<Line>())
             .with_graceful_shutdown(shared.stop.clone().cancelled_owned());
         Ok(Self {
             address,
@@ -144,7 +169,7 @@ impl Emulator {
         self.address
     }
 
-    /// The requests so far, in the order of handling.
+    /// The requests so far and the deeds of other people, in the order of handling.
     pub fn history(&self) -> Vec<Record> {
         self.shared
             .look(|world| world.history().iter().cloned().collect())
@@ -161,7 +186,31 @@ impl Emulator {
         }
     }
 
-    /// Reads or changes what the service holds, as another user of it would.
+    /// From now on this goes wrong, counted from now: `UploadRoutineCode:2:drop_after` loses the answer to the second
+    /// upload. Of two faults that a request meets the one set first counts.
+    pub fn fault(&self, spec: &str) -> Result<(), FaultError> {
+        self.shared.add_faults(vec![Fault::parse(spec)?])
+    }
+
+    /// From now on nothing goes wrong.
+    pub fn clear_faults(&self) {
+        self.shared.clear_faults();
+    }
+
+    /// The faults that are set, as they were written, and how often each was used.
+    pub fn faults(&self) -> Vec<(String, u64)> {
+        let list = |(fault, used): (&Fault, u64)| (fault.text().to_owned(), used);
+        self.shared
+            .faults(|faults| faults.list().map(list).collect())
+    }
+
+    /// Changes how the service behaves from now on.
+    pub fn configure(&self, settings: Settings) {
+        self.shared.configure(settings);
+    }
+
+    /// Reads or changes what the service holds, as another user of it would. Uploads, publishes and deletes made here
+    /// are recorded as a person's.
     pub fn with_world<T>(&self, step: impl FnOnce(&mut World) -> T) -> T {
         self.shared.with_world(step)
     }
@@ -169,9 +218,13 @@ impl Emulator {
     /// Ends the server: no new connection, a short grace for replies on their way, and then the end.
     pub async fn stop(self) {
         let Self {
-            mut server, stop, ..
+            mut server,
+            stop,
+            shared,
+            ..
         } = self;
         drop(stop);
+        shared.end_late().await;
         let ended = match tokio::time::timeout(STOP_GRACE, &mut server).await {
             Ok(ended) => ended,
             Err(_) => {

@@ -1,25 +1,20 @@
-//! The operations of the API: parameters in, the documented JSON out.
+//! The operations of the API that change something: parameters in, the documented JSON out.
 //!
-//! What they change is in `world`. The shapes are those of the vendor's XML samples, and like there the versions of
-//! a routine come in no order of any use.
+//! What they change is in `world`; those that only tell something are in `describe`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::form;
 use super::gateway::Call;
-use super::history::{Decision, Entry};
+use super::history::{Mark, Record};
 use super::reply::{self, Format, Refusal, Reply};
-use super::routines::{
-    ENVIRONMENTS, RoutineState, Version, no_such_revision, no_such_routine, store_text,
-};
-use super::world::{Now, World};
+use super::routines::no_such_routine;
+use super::switches::MAX_DESCRIPTION;
+use super::world::{Now, Visit, World};
 use crate::routine::{Revision, RoutineName};
 
 /// The only version of the API.
@@ -51,39 +46,41 @@ struct EnvironmentWish {
 }
 
 impl World {
-    /// Answers one call to the API and records it. `arrived` is when it came, on the clock of `now.elapsed`; a call
-    /// that could not even be read is handed in as its refusal.
-    pub fn call(&mut self, call: Result<&Call, Refusal>, arrived: Duration, now: Now) -> Reply {
+    /// Answers one call to the API and records it. A call that could not even be read is handed in as its refusal.
+    pub fn call(&mut self, call: Result<&Call, Refusal>, visit: &Visit<'_>) -> Reply {
+        self.now = visit.now;
         let read = call.as_ref().ok().copied();
-        let operation = read.and_then(|c| Operation::named(c.get("Action")?));
-        let op = operation.map_or(UNKNOWN, Operation::name);
-        let format = read.map_or(Format::Xml, Call::format);
-        let routine = read.and_then(|c| RoutineName::new(c.get("Name")?).ok());
-        let asked = read.and_then(|c| c.get("SelectCodeRevision"));
+        let operation = read.and_then(Operation::of);
+        let mut record = record(read, visit);
+        let (op, format) = (record.op, read.map_or(Format::Xml, Call::format));
+        let is_delete = operation == Some(Operation::DeleteRoutineCodeRevision);
+        let there = self.holds(&record);
+        if let (true, Some(name), Some(revision)) = (is_delete, &record.routine, &record.revision) {
+            record.live = self.is_live(name, revision);
+        }
 
-        let outcome = call.and_then(|c| self.execute(c, operation, now));
-        let given = outcome
-            .as_ref()
-            .ok()
-            .and_then(|content| content["CodeRevision"].as_str());
-        let entry = Entry {
-            arrived,
-            op,
-            routine,
-            revision: given.or(asked).map(Revision::new),
-            decision: match &outcome {
-                Ok(_) => Decision::Ok,
-                Err(refusal) if refusal.code.starts_with("Throttling") => Decision::Throttled,
-                Err(_) => Decision::Refused,
-            },
-            status: outcome
-                .as_ref()
-                .map_or_else(|refusal| refusal.status, |_| 200),
-            sha256: None,
-        };
-        self.history.push(entry);
+        let mut outcome = call.and_then(|c| self.execute(c, operation, visit.now));
+        record.processed = outcome.is_ok() && (!is_delete || there && !self.holds(&record));
+        if let Ok(content) = &mut outcome {
+            if let Some(given) = content["CodeRevision"].as_str() {
+                record.revision = Some(Revision::new(given));
+            }
+            self.settings.revision_form.apply(content);
+        }
+        let refusal = outcome.as_ref().err();
+        let status = refusal.map_or(200, |refusal| refusal.status);
+        self.enter(record, status, refusal, visit.hit);
         let request_id = self.next_request_id();
         reply::gateway(outcome, op, format, self.host(), request_id)
+    }
+
+    /// Whether the version of a record is there.
+    fn holds(&self, record: &Record) -> bool {
+        let (Some(name), Some(revision)) = (&record.routine, &record.revision) else {
+            return false;
+        };
+        let routine = self.routine(name);
+        routine.is_some_and(|routine| routine.version(revision).is_some())
     }
 
     fn execute(
@@ -105,7 +102,8 @@ impl World {
                 "the emulator has no such operation",
             )
         })?;
-        self.gateway.admit(operation.name(), now.elapsed)?;
+        let scope = self.settings.rate_scope;
+        self.gateway.admit(operation.name(), scope, now.elapsed)?;
         match operation {
             Operation::CreateRoutine => self.create(call, now.wall),
             Operation::DeleteRoutineCodeRevision => self.delete_revision(call),
@@ -150,73 +148,20 @@ impl World {
         Ok(json!({"Status": "OK"}))
     }
 
-    fn describe(&self, call: &Call) -> Result<Value, Refusal> {
-        let name = routine_name(call)?;
-        let routine = self
-            .routine(&name)
-            .ok_or_else(|| no_such_routine(name.as_str()))?;
-        let mut versions: Vec<&Version> = routine.versions().into_iter().collect();
-        versions.sort_by_key(|version| version.revision.number().map(u64::reverse_bits));
-        Ok(json!({
-            "CreationTime": routine.created.to_string(),
-            "Description": store_text(&routine.description),
-            "Envs": ENVIRONMENTS,
-            "EnvConf": environment_map(routine),
-            "CodeRevs": versions.into_iter().map(|version| json!({
-                "CodeRevision": version.revision,
-                "CreationTime": creation_time(version),
-                "CodeDescription": version.stored_description,
-            })).collect::<Vec<Value>>(),
-        }))
-    }
-
-    /// Without code the call still succeeds: what it then tells as code is the error page that object storage gave
-    /// for the missing object.
-    fn describe_revision(&mut self, call: &Call) -> Result<Value, Refusal> {
-        let name = routine_name(call)?;
-        let revision = selected(call)?;
-        let request_id = self.next_request_id();
-        let routine = self
-            .routine(&name)
-            .ok_or_else(|| no_such_routine(name.as_str()))?;
-        let version = routine
-            .version(&revision)
-            .ok_or_else(|| no_such_revision(&revision))?;
-        let code = match version.bytes() {
-            Some(bytes) => STANDARD.encode(bytes),
-            None => {
-                let missing = Refusal::new(404, "NoSuchKey", "the specified key does not exist");
-                STANDARD.encode(reply::storage_error(&missing, self.host(), &request_id))
-            }
-        };
-        Ok(json!({"CreationTime": creation_time(version), "ErCode": code}))
-    }
-
-    fn describe_user(&self) -> Value {
-        let routines: Vec<Value> = self
-            .routines
-            .iter()
-            .map(|(name, routine)| {
-                json!({
-                    "RoutineName": name,
-                    "Description": store_text(&routine.description),
-                    "CreationTime": routine.created.to_string(),
-                })
-            })
-            .collect();
-        json!({"Routines": routines, "Subdomains": []})
-    }
-
     fn upload(&mut self, call: &Call, now: Timestamp) -> Result<Value, Refusal> {
         let name = routine_name(call)?;
         let description = call.need("CodeDescription")?;
+        if self.settings.short_descriptions && description.chars().count() > MAX_DESCRIPTION {
+            let message = format!("CodeDescription has more than {MAX_DESCRIPTION} characters");
+            return Err(Refusal::new(400, "InvalidParameter", message));
+        }
         let revision = self.begin_upload(&name, description, now)?;
         let life = self.settings.form_life;
         let ticket = form::Ticket {
             origin: &self.origin,
             routine: &name,
             revision: &revision,
-            stored_description: &store_text(description),
+            stored_description: &self.store_text(description),
             expires: now.saturating_add(life).unwrap_or(Timestamp::MAX),
         };
         Ok(json!({"CodeRevision": revision, "OssPostConfig": form::issue(&ticket)}))
@@ -229,12 +174,22 @@ impl World {
         if environments.is_empty() {
             return Err(Refusal::general("Envs names no environment"));
         }
-        self.publish(&name, &revision, &environments)?;
+        self.set_live(&name, &revision, &environments)?;
         Ok(json!({"CodeRevision": revision}))
     }
 
     fn delete_revision(&mut self, call: &Call) -> Result<Value, Refusal> {
-        self.delete(&routine_name(call)?, &selected(call)?)?;
+        let name = routine_name(call)?;
+        let revision = selected(call)?;
+        let routine = self
+            .routine(&name)
+            .ok_or_else(|| no_such_routine(name.as_str()))?;
+        if routine.version(&revision).is_some() || !self.settings.delete_unknown_is_ok {
+            self.removable(&name, &revision)?;
+            if self.settings.delete_works {
+                self.remove(&name, &revision)?;
+            }
+        }
         Ok(json!({"Status": "OK"}))
     }
 }
@@ -250,7 +205,8 @@ impl Operation {
         Self::UploadRoutineCode,
     ];
 
-    fn named(action: &str) -> Option<Self> {
+    fn of(call: &Call) -> Option<Self> {
+        let action = call.get("Action")?;
         Self::ALL
             .into_iter()
             .find(|operation| operation.name() == action)
@@ -269,13 +225,45 @@ impl Operation {
     }
 }
 
+/// The names of all operations that are known.
+pub(super) fn names() -> Vec<&'static str> {
+    Operation::ALL.into_iter().map(Operation::name).collect()
+}
+
+/// The name under which a call is recorded.
+pub(super) fn name_of(call: Option<&Call>) -> &'static str {
+    call.and_then(Operation::of)
+        .map_or(UNKNOWN, Operation::name)
+}
+
+/// What the record of a call holds whatever becomes of it; nothing is known of one that could not be read.
+pub(super) fn record(call: Option<&Call>, visit: &Visit<'_>) -> Record {
+    let operation = call.and_then(Operation::of);
+    let text = |name: &str| call.and_then(|c| c.get(name));
+    let mut record = visit.record(name_of(call));
+    record.routine = text("Name").and_then(|name| RoutineName::new(name).ok());
+    record.revision = text("SelectCodeRevision").map(Revision::new);
+    record.nonce = text("SignatureNonce").map(str::to_owned);
+    match operation {
+        Some(Operation::UploadRoutineCode) => {
+            record.mark = text("CodeDescription").and_then(Mark::read);
+        }
+        Some(Operation::PublishRoutineCodeRevision) => {
+            let environments = text("Envs").and_then(|envs| serde_json::from_str(envs).ok());
+            record.environments = environments.unwrap_or_default();
+        }
+        _ => {}
+    }
+    record
+}
+
 /// A name that no routine can have belongs to none.
-fn routine_name(call: &Call) -> Result<RoutineName, Refusal> {
+pub(super) fn routine_name(call: &Call) -> Result<RoutineName, Refusal> {
     let name = call.need("Name")?;
     RoutineName::new(name).map_err(|_| no_such_routine(name))
 }
 
-fn selected(call: &Call) -> Result<Revision, Refusal> {
+pub(super) fn selected(call: &Call) -> Result<Revision, Refusal> {
     call.need("SelectCodeRevision").map(Revision::new)
 }
 
@@ -286,29 +274,13 @@ fn json_of<'a, T: Deserialize<'a>>(parameter: &str, text: &'a str) -> Result<T, 
     })
 }
 
-fn environment_map(routine: &RoutineState) -> Value {
-    let entries = routine.environments.iter().map(|environment| {
-        let live = environment.live.as_ref().map_or("", Revision::as_str);
-        let entry = json!({
-            "SpecName": environment.spec,
-            "CodeRev": live,
-            "AllowedHosts": environment.allowed_hosts,
-        });
-        (environment.name.to_owned(), entry)
-    });
-    Value::Object(entries.collect::<Map<String, Value>>())
-}
-
-/// In whole seconds, as the service tells it of a version.
-fn creation_time(version: &Version) -> String {
-    let made = version
-        .created()
-        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    made.unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::super::gateway::tests::signed;
     use super::super::world::Settings;
     use super::*;
@@ -344,7 +316,12 @@ mod tests {
                 wall: noon(),
                 elapsed: self.elapsed,
             };
-            self.world.call(Ok(call), self.elapsed, now)
+            let visit = Visit {
+                arrived: self.elapsed,
+                now,
+                hit: None,
+            };
+            self.world.call(Ok(call), &visit)
         }
 
         fn content(&mut self, action: &str, parameters: &[(&str, &str)]) -> Value {
@@ -646,10 +623,12 @@ mod tests {
             wall: noon(),
             elapsed: Duration::ZERO,
         };
-        assert_eq!(
-            service.world.call(Err(unread), Duration::ZERO, now).status,
-            400
-        );
+        let visit = Visit {
+            arrived: Duration::ZERO,
+            now,
+            hit: None,
+        };
+        assert_eq!(service.world.call(Err(unread), &visit).status, 400);
         assert_eq!(service.last()["op"], "Unknown");
     }
 }

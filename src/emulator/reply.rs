@@ -3,6 +3,7 @@
 //! What is refused, and why, is decided elsewhere. The gateway answers in XML unless a call asks for JSON, so a
 //! client that forgets `Format=JSON` meets here what it would meet at the service.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ pub struct Refusal {
     /// The HTTP status. 203 means that object storage kept the file but its callback failed.
     pub status: u16,
     /// The service's error code.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What the service says about it, often the only thing that tells two causes apart.
     pub message: String,
 }
@@ -42,12 +43,32 @@ pub(super) enum Format {
 const JSON: &str = "application/json;charset=utf-8";
 const XML: &str = "text/xml;charset=utf-8";
 
+impl Reply {
+    /// The same reply in XML, as the gateway renders it when no other format is asked for. A body that is not JSON
+    /// stays as it is.
+    pub(super) fn in_xml(mut self, operation: &str) -> Self {
+        if let Ok(value) = serde_json::from_str::<Value>(&self.body) {
+            let element = match self.status {
+                200 => format!("{operation}Response"),
+                _ => "Error".to_owned(),
+            };
+            self.content_type = XML;
+            self.body = document(&element, &value);
+        }
+        self
+    }
+}
+
 impl Refusal {
     /// A refusal with everything said.
-    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: u16,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             status,
-            code,
+            code: code.into(),
             message: message.into(),
         }
     }
@@ -62,7 +83,7 @@ impl Refusal {
     }
 }
 
-/// The gateway's reply to a call.
+/// The gateway's reply to a call. Without content, which is JSON's null, only the id of the request is told.
 pub(super) fn gateway(
     outcome: Result<Value, Refusal>,
     operation: &str,
@@ -72,16 +93,14 @@ pub(super) fn gateway(
 ) -> Reply {
     let (status, element, value) = match outcome {
         Ok(content) => {
-            let value = json!({"RequestId": request_id, "Content": content});
+            let mut value = json!({"RequestId": request_id});
+            if !content.is_null() {
+                value["Content"] = content;
+            }
             (200, format!("{operation}Response"), value)
         }
         Err(refusal) => {
-            let value = json!({
-                "RequestId": request_id,
-                "HostId": host,
-                "Code": refusal.code,
-                "Message": refusal.message,
-            });
+            let value = error_value(&refusal, host, &request_id);
             (refusal.status, "Error".to_owned(), value)
         }
     };
@@ -122,13 +141,16 @@ pub(super) fn storage(
 
 /// The error page of object storage.
 pub(super) fn storage_error(refusal: &Refusal, host: &str, request_id: &str) -> String {
-    let value = json!({
-        "Code": refusal.code,
-        "Message": refusal.message,
+    document("Error", &error_value(refusal, host, request_id))
+}
+
+fn error_value(refusal: &Refusal, host: &str, request_id: &str) -> Value {
+    json!({
         "RequestId": request_id,
         "HostId": host,
-    });
-    document("Error", &value)
+        "Code": refusal.code,
+        "Message": refusal.message,
+    })
 }
 
 fn document(element: &str, value: &Value) -> String {

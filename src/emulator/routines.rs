@@ -1,7 +1,7 @@
 //! What a routine is at the service: its environments and its versions.
 //!
-//! Who may change them, and when, is in `world`. Texts are kept in the form in which they are told, so that what a
-//! callback brings is told again letter for letter.
+//! Who may change them, and when, is in `world`. Texts are kept in the form in which they came, so that what a callback
+//! brings is told again letter for letter.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::reply::Refusal;
+use super::switches::DescriptionForm;
 use crate::routine::{Code, Revision};
 
 /// The environments of every routine: the two that all have, and three of the canaries the service knows.
@@ -21,7 +22,7 @@ pub const ENVIRONMENTS: [&str; 5] = [
 ];
 
 /// One routine.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutineState {
     /// When it was made.
     pub created: Timestamp,
@@ -50,7 +51,7 @@ pub struct Environment {
 pub struct Version {
     /// Its number: the time it was made, in nanoseconds since 1970.
     pub revision: Revision,
-    /// Its description exactly as it is stored and listed: base64 of a JSON string.
+    /// Its description exactly as it is stored.
     pub stored_description: String,
     /// Its code; none while nothing was posted for it.
     pub code: Option<Code>,
@@ -134,12 +135,17 @@ pub(super) fn no_such_revision(revision: &Revision) -> Refusal {
     Refusal::general(format!("no such code revision: {revision}"))
 }
 
-/// A text as the service stores and tells it: base64 of the JSON string, quotes included.
-pub(super) fn store_text(text: &str) -> String {
-    STANDARD.encode(Value::from(text).to_string())
+/// A text as the service stores and tells it.
+pub(super) fn store_text(text: &str, form: DescriptionForm) -> String {
+    match form {
+        DescriptionForm::Base64 => STANDARD.encode(text),
+        DescriptionForm::JsonBase64 => STANDARD.encode(Value::from(text).to_string()),
+        DescriptionForm::Plain => text.to_owned(),
+    }
 }
 
-fn read_text(stored: &str) -> String {
+/// The plain text of what is stored, in whichever form it was.
+pub(super) fn read_text(stored: &str) -> String {
     let Some(decoded) = STANDARD
         .decode(stored)
         .ok()
@@ -156,9 +162,10 @@ mod tests {
 
     #[test]
     fn a_description_is_stored_as_base64_of_the_quoted_text() {
-        assert_eq!(store_text("Hello World"), "IkhlbGxvIFdvcmxkIg==");
+        let store = |text| store_text(text, DescriptionForm::JsonBase64);
+        assert_eq!(store("Hello World"), "IkhlbGxvIFdvcmxkIg==");
         for text in ["", "版本 \"v2\" \n", "SGVsbG8="] {
-            assert_eq!(read_text(&store_text(text)), text);
+            assert_eq!(read_text(&store(text)), text);
         }
     }
 
@@ -169,5 +176,9 @@ mod tests {
             "Hello World From Commit"
         );
         assert_eq!(read_text("not base64"), "not base64");
+        for form in [DescriptionForm::Base64, DescriptionForm::Plain] {
+            let text = "words er1.0123456789abcdef0123456789abcdef.00c0ffee";
+            assert_eq!(read_text(&store_text(text, form)), text);
+        }
     }
 }

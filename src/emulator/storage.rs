@@ -3,15 +3,13 @@
 //! The report is a call inside the process, but what it says comes from the callback parameters of the form, as at
 //! the service: a form that lost them stores a file that no version ever gets.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::form::{self, CALLBACK_PATH, Fields};
-use super::history::{Decision, Entry, POST_OBJECT};
+use super::history::{POST_OBJECT, Record};
 use super::reply::{self, Refusal, Reply};
 use super::signature::{decode_form, encode};
-use super::world::{Now, World};
+use super::world::{Now, Visit, World};
 use crate::routine::Code;
 
 /// One form post, read to its end.
@@ -24,34 +22,19 @@ pub struct Post {
 }
 
 impl World {
-    /// Answers one form post and records it. `arrived` is when it began to come and `now` when its body was complete,
-    /// which is when the form's life is judged. A post that could not be read is handed in as its refusal.
-    pub fn post(&mut self, post: Result<&Post, Refusal>, arrived: Duration, now: Now) -> Reply {
-        let read = post.as_ref().ok().copied();
-        let key = read.and_then(|p| form::read_key(p.fields.get("key")?));
-        let (routine, revision) = key.unzip();
-        let sha256 = read.and_then(|p| p.file.as_ref()).map(Code::digest);
-
-        let outcome = post.and_then(|p| self.store(p, now));
+    /// Answers one form post and records it. Its form's life is judged at `visit.now`, when its body was complete. A
+    /// post that could not be read is handed in as its refusal.
+    pub fn post(&mut self, post: Result<&Post, Refusal>, visit: &Visit<'_>) -> Reply {
+        self.now = visit.now;
+        let mut record = record(post.as_ref().ok().copied(), visit);
+        let outcome = post.and_then(|p| self.store(p, visit.now));
         let status = match &outcome {
             Ok(Some(_)) => 200,
             Ok(None) => 204,
             Err(refusal) => refusal.status,
         };
-        let decision = if outcome.is_ok() {
-            Decision::Ok
-        } else {
-            Decision::Refused
-        };
-        self.history.push(Entry {
-            arrived,
-            op: POST_OBJECT,
-            routine,
-            revision,
-            decision,
-            status,
-            sha256,
-        });
+        record.processed = status == 200;
+        self.enter(record, status, outcome.as_ref().err(), visit.hit);
         let request_id = self.next_request_id();
         reply::storage(outcome, self.host(), request_id)
     }
@@ -71,7 +54,14 @@ impl World {
         };
         let size = file.bytes().len() as u64;
         post.fields.check(size, now.wall)?;
-        let Some(callback) = post.fields.callback()? else {
+        let callback = post.fields.callback()?;
+        let named = form::read_key(key);
+        let first = named.is_none_or(|(_, revision)| self.first_post(&revision));
+        if !first && !self.settings.form_reuse {
+            let message = "the object exists already and can not be overwritten";
+            return Err(Refusal::new(409, "FileAlreadyExists", message));
+        }
+        let Some(callback) = callback else {
             return Ok(None);
         };
         // From here on the file is stored, so whatever goes wrong is a callback that failed.
@@ -109,7 +99,24 @@ impl World {
         };
         let description = told.get("CodeDescription").unwrap_or_default();
         self.register(&routine, &revision, description, file.clone())?;
-        Ok(json!({"code": 200, "message": "success"}))
+        Ok(registered())
+    }
+}
+
+/// What the service answers to a callback once the code is registered.
+pub(super) fn registered() -> Value {
+    json!({"code": 200, "message": "success"})
+}
+
+/// What the record of a post holds whatever becomes of it; nothing is known of one that could not be read.
+pub(super) fn record(post: Option<&Post>, visit: &Visit<'_>) -> Record {
+    let key = post.and_then(|p| form::read_key(p.fields.get("key")?));
+    let (routine, revision) = key.unzip();
+    Record {
+        routine,
+        revision,
+        sha256: post.and_then(|p| p.file.as_ref()).map(Code::digest),
+        ..visit.record(POST_OBJECT)
     }
 }
 
@@ -133,6 +140,8 @@ fn fill(template: &str, value_of: impl Fn(&str) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use jiff::{SignedDuration, Timestamp};
@@ -169,7 +178,7 @@ mod tests {
             origin: ORIGIN,
             routine: &hello(),
             revision: &revision,
-            stored_description: &super::super::routines::store_text(DESCRIPTION),
+            stored_description: &world.store_text(DESCRIPTION),
             expires: noon() + SignedDuration::from_mins(5),
         });
         let fields = form
@@ -190,7 +199,12 @@ mod tests {
             wall,
             elapsed: Duration::ZERO,
         };
-        world.post(Ok(post), Duration::ZERO, now)
+        let visit = Visit {
+            arrived: Duration::ZERO,
+            now,
+            hit: None,
+        };
+        world.post(Ok(post), &visit)
     }
 
     fn set(post: &mut Post, name: &str, value: &str) {
@@ -362,6 +376,35 @@ mod tests {
             &send(&mut world, &post, noon()),
             400,
             "InvalidPolicyDocument",
+        );
+    }
+
+    #[test]
+    fn a_form_can_be_posted_again_only_where_forms_can_be_reused() {
+        for reuse in [true, false] {
+            let (mut world, revision, mut post) = begun(Slot::AtUpload);
+            world.settings.form_reuse = reuse;
+            assert_eq!(send(&mut world, &post, noon()).status, 200);
+            post.file = Some(Code::new(b"later".to_vec()));
+            let again = send(&mut world, &post, noon());
+            if reuse {
+                assert_eq!(code_of(&world, &revision), Some(&b"later"[..]));
+            } else {
+                expect(&again, 409, "FileAlreadyExists");
+                assert_eq!(code_of(&world, &revision), Some(&b"a\0\xff\r\n"[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn code_that_is_normalised_loses_its_byte_order_mark_and_the_cr_of_its_line_ends() {
+        let (mut world, revision, mut post) = begun(Slot::AtCallback);
+        world.settings.normalised_code = true;
+        post.file = Some(Code::new(b"\xef\xbb\xbfa\r\nb\rc\n\xef\xbb\xbf\r".to_vec()));
+        assert_eq!(send(&mut world, &post, noon()).status, 200);
+        assert_eq!(
+            code_of(&world, &revision),
+            Some(&b"a\nb\rc\n\xef\xbb\xbf\r"[..])
         );
     }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use er_dev::emulator::history::{Decision, Record, busiest_second};
+use er_dev::emulator::history::{Actor, Decision, Record, busiest_second};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::emulator::{Emulator, Options};
 use er_dev::routine::{Revision, RoutineName};
@@ -216,8 +216,11 @@ impl Bed {
         self.emulator.with_world(publish).unwrap();
     }
 
+    /// What er-dev asked of the service; the deeds of other people are left out.
     pub(crate) fn history(&self) -> Vec<Record> {
-        self.emulator.history()
+        let mut history = self.emulator.history();
+        history.retain(|record| record.actor == Actor::Client);
+        history
     }
 
     /// What no run may ever do, read off the emulator's history.
