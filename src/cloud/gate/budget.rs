@@ -17,6 +17,10 @@ use super::file::{Kind, LockFile, Unusable};
 /// The pause before another look at a file that is locked, which it is for microseconds.
 const RETRY: Duration = Duration::from_millis(1);
 
+/// How often in a row the file may hold something else than a bucket. Then somebody else is at work on it, such as
+/// another machine that has its home on the same server, and both would empty the bucket for ever.
+const MAX_RESETS: u32 = 5;
+
 /// The shared bucket.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -31,6 +35,7 @@ struct Kept {
     file: LockFile,
     /// Whether what the file holds counts, if it can be read.
     trusted: bool,
+    resets: u32,
 }
 
 impl Budget {
@@ -46,6 +51,7 @@ impl Budget {
             kept: Mutex::new(Kept {
                 file: LockFile::new(dir, "budget"),
                 trusted: named,
+                resets: 0,
             }),
         }
     }
@@ -121,8 +127,19 @@ impl Budget {
         let text = kept.file.read::<{ bucket::LENGTH + 1 }>()?;
         let before = Bucket::read(&text, &self.boot, now).filter(|_| kept.trusted);
         let mut bucket = match &before {
-            Some(bucket) => bucket.clone(),
-            None => Bucket::empty(self.draw, now),
+            Some(bucket) => {
+                kept.resets = 0;
+                bucket.clone()
+            }
+            None if kept.resets == MAX_RESETS => {
+                kept.resets = 0;
+                let error = io::Error::other("somebody else writes to it");
+                return Err(kept.file.unusable(error));
+            }
+            None => {
+                kept.resets += 1;
+                Bucket::empty(self.draw, now)
+            }
         };
         let done = act(&mut bucket, now);
         if before.as_ref() != Some(&bucket) {

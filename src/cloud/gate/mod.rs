@@ -4,9 +4,9 @@
 //! requests already on their way can add at most `max_in_flight`; the configuration keeps the sum under the service's
 //! limit of 100. A permit is therefore held until the answer has been read.
 //!
-//! The service counts a user's requests, not a process's. So what has been taken ([`bucket`], kept by [`budget`]) and
-//! what is under way ([`slots`]) lies in files that all er-dev of one state directory share, and a program that is
-//! restarted again and again gets no fresh burst. A process that cannot use the files goes on [`alone`], slowly.
+//! The service counts a user's requests, not a process's. So what has been taken (`bucket`, kept by `budget`) and
+//! what is under way (`slots`) lies in files that all er-dev of one state directory share, and a program that is
+//! restarted again and again gets no fresh burst. A process that cannot use the files goes on `alone`, slowly.
 //!
 //! governor decides when; the fair lock around it decides who. Without that lock every waiter wakes at the same
 //! instant and asks again, in no order. Between processes there is no such lock: they look again now and then.

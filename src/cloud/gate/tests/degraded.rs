@@ -86,3 +86,42 @@ fn a_process_that_was_stopped_with_a_lock_does_not_stop_the_others() {
         });
     }
 }
+
+#[test]
+fn a_gate_that_comes_back_brings_no_burst() {
+    paused(async {
+        let (gate, dir) = lone_gate(limits(80, 10, 8));
+        let place = dir.path().join("slot-0");
+        fs::create_dir(&place).unwrap();
+        drop(grants(&gate, 10).await);
+        let why = gate.state().degraded.unwrap();
+        assert!(why.contains("slot-0: Is a directory"), "{why}");
+        fs::remove_dir(&place).unwrap();
+        rest(10_000).await;
+        let all = grants(&gate, 200).await;
+        assert_eq!(gate.state().degraded, None);
+        assert!(busiest(&all) <= 81, "{}", busiest(&all));
+    });
+}
+
+#[test]
+fn a_budget_that_somebody_else_writes_to_is_left_alone() {
+    paused(async {
+        let (gate, dir) = lone_gate(limits(80, 10, 8));
+        let file = dir.path().join("budget");
+        let other = tokio::spawn(async move {
+            loop {
+                fs::write(&file, "of another machine").unwrap();
+                rest(1).await;
+            }
+        });
+        let all = grants(&gate, 100).await;
+        assert!(busiest(&all) <= 6, "{}", busiest(&all));
+        let why = gate.state().degraded.unwrap();
+        assert!(why.ends_with("somebody else writes to it"), "{why}");
+        other.abort();
+        rest(10_000).await;
+        drop(gate.permit().await);
+        assert_eq!(gate.state().degraded, None);
+    });
+}
