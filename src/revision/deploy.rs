@@ -92,6 +92,8 @@ pub struct Session {
     generation: u64,
     /// Whether a pass has begun before.
     begun: bool,
+    /// Whether the service has refused a description with more than the mark.
+    mark_only: bool,
     /// What listings outside of a pass showed, to be told by the next one.
     noticed: Vec<Noticed>,
     /// How long the machine had been suspended in all when the last pass began.
@@ -227,6 +229,7 @@ impl Session {
             form: None,
             generation,
             begun: false,
+            mark_only: false,
             noticed: Vec::new(),
             asleep: clock::asleep(),
             trouble: None,

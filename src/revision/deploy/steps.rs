@@ -207,7 +207,12 @@ impl Pass<'_> {
         self.calls += 1;
         let session = &mut *self.session;
         session.sent = Some(sha256);
-        let description = describe(&session.routine, sha256, &session.settings.rules.instance);
+        let instance = &session.settings.rules.instance;
+        let description = if session.mark_only {
+            mark::describe("", sha256, instance)
+        } else {
+            describe(&session.routine, sha256, instance)
+        };
         let sent = clock::now();
         let begun = session
             .cloud
@@ -225,6 +230,17 @@ impl Pass<'_> {
             }
             Err(error) if is_quota(&error, session.knowledge.slots(), &session.settings.rules) => {
                 session.knowledge.quota_hit();
+                self.write_down();
+                Ok(())
+            }
+            // How long a description may be is not documented; the mark is what matters of it.
+            Err(error)
+                if error.code.is_some()
+                    && error.class == Class::Permanent
+                    && !session.mark_only =>
+            {
+                tracing::info!(%error, "refused with a description; the next try has only the mark");
+                session.mark_only = true;
                 self.write_down();
                 Ok(())
             }
