@@ -187,13 +187,19 @@ async fn d15_a_version_that_somebody_else_deleted_first_is_gone_and_that_is_all(
     for answer in ["error", "ok"] {
         let bed = Bed::new(&["hello"]).await;
         bed.world(&format!("delete_unknown={answer}"));
-        bed.seed("hello", 8);
-        let mut watch = bed.watch(&[]).await;
-        // It goes between the look and the deletion.
-        bed.fault("DeleteRoutineCodeRevision:1:delay(0)");
-        bed.emulator.with_world(|world| world.lag_deletes());
+        let oldest = bed.seed("hello", 8).remove(0);
+        let mut watch = bed.watch(&["--settle-margin", "2s"]).await;
+        // What the service tells is older than what a person did.
+        bed.world("lag=1s");
+        let delete = |world: &mut World| world.delete(&name("hello"), &oldest).unwrap();
+        bed.emulator.with_world(delete);
         bed.write("hello", &code("hello", 1));
         assert_eq!(watch.end_of_edit().await["event"], "uploaded");
-        watch.stop().await;
+        bed.until_asked("DeleteRoutineCodeRevision", 1).await;
+        bed.write("hello", &code("hello", 2));
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+        let (exit, done) = watch.stop().await;
+        assert_eq!((exit, &done["failed"]), (Some(0), &0.into()));
+        assert!(bed.versions("hello").len() <= 9);
     }
 }

@@ -275,6 +275,13 @@ impl Bed {
         self.emulator.fault(spec).unwrap();
     }
 
+    /// Answers one of the questions that the service leaves open, as in `lag=5s`.
+    pub(crate) fn world(&self, switch: &str) {
+        let mut settings = self.emulator.with_world(|world| world.settings().clone());
+        settings.set(switch).unwrap();
+        self.emulator.configure(settings);
+    }
+
     /// What er-dev asked of the service; the deeds of other people are left out.
     pub(crate) fn history(&self) -> Vec<Record> {
         let mut history = self.emulator.history();
