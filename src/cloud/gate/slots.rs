@@ -80,7 +80,9 @@ impl Slots {
                 return Ok(held);
             }
             if begun.elapsed() >= patience {
-                let error = io::Error::other("other processes keep all places for requests");
+                let error = io::Error::other(
+                    "other processes, perhaps stopped ones, keep all places for requests",
+                );
                 return Err(lock(&self.line).unusable(error));
             }
         }
