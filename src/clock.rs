@@ -1,7 +1,7 @@
 //! The clock that has run since the machine booted: it goes on through a suspend, nobody can set it, and all processes
 //! read the same from it. It is what ages and deadlines are measured by that outlive a process or a suspend.
 //!
-//! [`Moment`] is plain arithmetic and may be used anywhere; only [`now`] and [`boot_id`] look at the machine.
+//! [`Moment`] is plain arithmetic and may be used anywhere; only the functions look at the machine.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -54,9 +54,10 @@ pub fn now() -> Moment {
     of(clock_gettime(CLOCK))
 }
 
-/// How long the machine has been awake since it booted. Against [`now`] it shows how long it was suspended.
-pub fn awake() -> Duration {
-    of(clock_gettime(ClockId::Monotonic)).since_boot()
+/// How long the machine has been suspended since it booted.
+pub fn asleep() -> Duration {
+    let awake = of(clock_gettime(ClockId::Monotonic));
+    now().since(awake)
 }
 
 /// The name of the present boot: moments of another one cannot be compared with those of this one. Empty where the
@@ -77,11 +78,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_does_not_run_backwards_and_is_not_behind_the_time_awake() {
-        let awake = awake();
-        let first = now();
-        assert!(first.since_boot() >= awake);
+    fn the_clock_does_not_run_backwards_and_a_machine_that_works_is_awake() {
+        let (first, asleep_before) = (now(), asleep());
         assert!(now() >= first);
+        let slept = asleep().saturating_sub(asleep_before);
+        assert!(slept < Duration::from_secs(1), "{slept:?}");
     }
 
     #[test]

@@ -131,6 +131,13 @@ impl serde::Serialize for Revision {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Revision {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Self::new(&text))
+    }
+}
+
 /// The SHA-256 of a routine's code. Equal digests are taken for equal code everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -139,6 +146,22 @@ impl Digest {
     /// Hashes bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Reads the 64 digits that [`Digest::hex`] writes; `None` for anything else.
+    pub fn parse(hex: &str) -> Option<Self> {
+        if hex.len() != 64
+            || !hex
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
     }
 
     /// All 64 lower-case hexadecimal digits.
@@ -171,6 +194,13 @@ impl serde::Serialize for Digest {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a SHA-256 in hexadecimal"))
+    }
+}
+
 /// A routine's code, exactly as it is on disk, with its digest. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Code {
@@ -196,6 +226,24 @@ impl Code {
     /// Their SHA-256.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The digest it would have with line ends of one byte and without a byte order mark.
+    pub fn normalised(&self) -> Digest {
+        let bytes = self
+            .bytes
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(&self.bytes);
+        if !bytes.contains(&b'\r') {
+            return Digest::of(bytes);
+        }
+        let mut lines = Vec::with_capacity(bytes.len());
+        for (at, byte) in bytes.iter().enumerate() {
+            if !(*byte == b'\r' && bytes.get(at + 1) == Some(&b'\n')) {
+                lines.push(*byte);
+            }
+        }
+        Digest::of(&lines)
     }
 }
 

@@ -1,20 +1,26 @@
 //! The state directory: what er-dev keeps between runs, in one place of the user's own.
 //!
 //! ```text
+//! <state>/version                        the form of what lies here, a number
 //! <state>/instance                       which er-dev this is, eight hexadecimal digits
+//! <state>/budget.d/                      what all er-dev of this user may still request, and what is under way
 //! <state>/<endpoint>/<routine>/          one routine of one service: its locks and its vault
 //! ```
 //!
-//! Nobody else may write here: what lies here decides what is deleted on the service.
+//! Nobody else may write here: what lies here decides what is deleted on the service. A directory that cannot be written,
+//! as on a full disk, is no reason to stop: whoever needs it says so, and goes on with less safety.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::Endpoint;
 use crate::revision::mark::Instance;
 use crate::routine::RoutineName;
+
+/// The form of what this program keeps.
+const VERSION: &str = "1";
 
 /// The state directory of this user.
 #[derive(Debug, Clone)]
@@ -35,6 +41,17 @@ pub enum StateError {
     /// Somebody else could change what lies in it.
     #[error("{path} can be written by others", path = .0.display())]
     Unsafe(PathBuf),
+    /// It belongs to somebody else.
+    #[error("{path} belongs to another user", path = .0.display())]
+    NotOurs(PathBuf),
+    /// Another version of er-dev has written it, in a form this one does not know.
+    #[error("{path} is of another version of er-dev: its form is {found:?}, and this one knows {VERSION:?}", path = path.display())]
+    Form {
+        /// The directory.
+        path: PathBuf,
+        /// The form it has.
+        found: String,
+    },
     /// It cannot be told where it should be.
     #[error("no state directory: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set")]
     Nowhere,
@@ -49,6 +66,11 @@ impl StateError {
                 "run `chmod 700 {}`, or give another one with `--state-dir DIR`",
                 path.display()
             ),
+            Self::NotOurs(_) => "give one of your own with `--state-dir DIR`".into(),
+            Self::Form { .. } => {
+                "use that version of er-dev, or give another directory with `--state-dir DIR`"
+                    .into()
+            }
             Self::Nowhere => "give one with `--state-dir DIR`".into(),
         }
     }
@@ -71,17 +93,35 @@ impl StateDir {
         }
     }
 
-    /// Makes the directory where it is missing, and checks that only its owner can write to it.
+    /// Makes the directory where it is missing, and checks that only its owner can write to it and to what lies in it,
+    /// and that it is in a form this program knows.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         make(path)?;
-        let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
-        let others_write = meta.mode() & 0o022 != 0;
-        let ours = meta.uid() == rustix::process::geteuid().as_raw();
-        if others_write || !ours {
-            return Err(StateError::Unsafe(path.to_owned()));
-        }
+        check_owner(path)?;
         let absolute = path.canonicalize().map_err(|error| io_error(path, error))?;
-        Ok(Self(absolute))
+        let state = Self(absolute);
+        state.check_form()?;
+        Ok(state)
+    }
+
+    fn check_form(&self) -> Result<(), StateError> {
+        let path = self.0.join("version");
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim() == VERSION => Ok(()),
+            // A write that a full disk cut short left this; what else lies here says what it is by itself.
+            Ok(text) if text.trim().is_empty() => Ok(()),
+            Ok(text) => Err(StateError::Form {
+                path: self.0.clone(),
+                found: text.trim().chars().take(20).collect(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Err(error) = write(&path, VERSION) {
+                    tracing::debug!(path = %path.display(), %error, "not written");
+                }
+                Ok(())
+            }
+            Err(error) => Err(io_error(&path, error)),
+        }
     }
 
     /// Its path, absolute.
@@ -89,7 +129,8 @@ impl StateDir {
         &self.0
     }
 
-    /// The directory of one routine of one service, made where it is missing.
+    /// The directory of one routine of one service, made where it is missing and that is possible. Fails only if others
+    /// could write to it.
     pub fn routine(
         &self,
         endpoint: &Endpoint,
@@ -106,38 +147,76 @@ impl StateDir {
                 }
             })
             .collect();
-        let path = self.0.join(host).join(routine.as_str());
-        make(&path)?;
+        let service = self.0.join(host);
+        let path = service.join(routine.as_str());
+        if let Err(error) = make(&path) {
+            tracing::debug!(%error, "a routine's directory is not made");
+            return Ok(path);
+        }
+        check_owner(&service)?;
+        check_owner(&path)?;
         Ok(path)
     }
 
-    /// Which er-dev this is; drawn once and kept.
-    pub fn instance(&self) -> Result<Instance, StateError> {
+    /// The directory of the budget of requests. The gate makes it, and goes on slowly where it cannot.
+    pub fn budget(&self) -> PathBuf {
+        self.0.join("budget.d")
+    }
+
+    /// Which er-dev this is; drawn once and kept. Where it cannot be kept, it is another one each time, which costs
+    /// nothing but that what was left unfinished is not recognised as one's own.
+    pub fn instance(&self) -> Instance {
+        let drawn = Instance::from_number(fastrand::u32(..));
+        self.kept_instance(&drawn).unwrap_or_else(|error| {
+            tracing::debug!(%error, "the instance is not kept");
+            drawn
+        })
+    }
+
+    fn kept_instance(&self, drawn: &Instance) -> io::Result<Instance> {
         let path = self.0.join("instance");
-        let failed = |error| io_error(&path, error);
+        let read = |mut file: &File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok::<_, io::Error>(Instance::parse(text.trim_end()))
+        };
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let mut file: File = file.open(&path).map_err(failed)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = match options.mode(0o600).open(&path) {
+            Ok(file) => file,
+            // It may be there although nothing can be written any more.
+            Err(error) => return read(&File::open(&path)?)?.ok_or(error),
+        };
         // Two processes that start at once must agree on one number.
-        file.lock().map_err(failed)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(failed)?;
-        if let Some(instance) = Instance::parse(text.trim_end()) {
+        file.lock()?;
+        if let Some(instance) = read(&file)? {
             return Ok(instance);
         }
-        let instance = Instance::from_number(fastrand::u32(..));
-        file.set_len(0).map_err(failed)?;
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))
-            .map_err(|error| failed(error.into()))?;
-        file.write_all(format!("{}\n", instance.as_str()).as_bytes())
-            .map_err(failed)?;
-        Ok(instance)
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(format!("{}\n", drawn.as_str()).as_bytes())?;
+        Ok(drawn.clone())
     }
+}
+
+/// Writes a small file that is either whole or not there.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    writeln!(file, "{text}")?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn check_owner(path: &Path) -> Result<(), StateError> {
+    let meta = fs::metadata(path).map_err(|error| io_error(path, error))?;
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(StateError::NotOurs(path.to_owned()));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(StateError::Unsafe(path.to_owned()));
+    }
+    Ok(())
 }
 
 fn make(path: &Path) -> Result<(), StateError> {
@@ -163,11 +242,11 @@ mod tests {
     fn the_instance_is_drawn_once_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("a/b")).unwrap();
-        let first = state.instance().unwrap();
-        assert_eq!(state.instance().unwrap(), first);
+        let first = state.instance();
+        assert_eq!(state.instance(), first);
         fs::write(state.path().join("instance"), "torn").unwrap();
-        let second = state.instance().unwrap();
-        assert_eq!(state.instance().unwrap(), second);
+        let second = state.instance();
+        assert_eq!(state.instance(), second);
     }
 
     #[test]
@@ -181,6 +260,36 @@ mod tests {
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_directory_in_another_form_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let version = state.path().join("version");
+        assert_eq!(fs::read_to_string(&version).unwrap(), "1\n");
+        fs::write(&version, "").unwrap();
+        assert!(StateDir::open(dir.path()).is_ok(), "a full disk left it");
+        fs::write(&version, "2\n").unwrap();
+        let error = StateDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StateError::Form { .. }), "{error}");
+        assert_eq!(fs::read_to_string(&version).unwrap(), "2\n");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_there_is_still_an_instance_and_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file in the place of a directory cannot be written into by anybody, root included.
+        fs::write(dir.path().join("file"), "").unwrap();
+        let state = StateDir(dir.path().join("file"));
+        let _ = state.instance();
+        let endpoint = Endpoint {
+            url: "http://h".into(),
+            host: "h".into(),
+            loopback: false,
+        };
+        let routine = state.routine(&endpoint, &RoutineName::new("hello").unwrap());
+        assert!(routine.unwrap().ends_with("file/h/hello"));
     }
 
     #[test]

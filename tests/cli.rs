@@ -149,7 +149,7 @@ async fn an_edit_made_while_the_service_is_away_goes_up_when_it_is_back() {
     drop(listener);
     bed.configure(&format!("http://{address}"), "");
     let mut watch = bed.watch_from_start(&[]);
-    let event = watch.until("retrying").await;
+    let event = watch.until("offline").await;
     assert_eq!(event["problem"]["class"], "network");
     let options = er_dev::emulator::Options {
         listen: address,

@@ -12,8 +12,10 @@ const PURE: &[&str] = &[
     "pipeline/schedule.rs",
     "revision/mark.rs",
     "revision/rotation.rs",
-    "revision/protocol.rs",
+    "revision/protocol/mod.rs",
+    "revision/protocol/knowledge.rs",
     "cloud/error.rs",
+    "cloud/time.rs",
     "cloud/sign/mod.rs",
     "cloud/sign/rpc.rs",
     "report/class.rs",
@@ -53,7 +55,7 @@ const WORLD: &[&str] = &[
     "SystemTime::now",
     "Timestamp::now",
     "clock::now",
-    "clock::awake",
+    "clock::asleep",
     "boot_id",
 ];
 

@@ -5,12 +5,12 @@
 //! without a guess, they are unknown, and then nothing is deleted.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use crate::clock::{self, Moment};
 use crate::routine::{Code, Revision, RoutineName};
 
 use super::error::{Class, CloudError};
@@ -63,8 +63,12 @@ impl Cloud {
 
     /// Posts the code with the form of its upload. `Ok` means that the service has it.
     pub async fn post(&self, form: &Form, code: &Code) -> Result<(), CloudError> {
-        form.post(&self.rpc.client, code, self.rpc.timeouts.post)
-            .await
+        form.post(
+            &self.rpc.client.get(),
+            code,
+            self.rpc.timeouts.post_of(code),
+        )
+        .await
     }
 
     /// Reads the code of a version back (`DescribeRoutineCodeRevision`).
@@ -101,10 +105,10 @@ impl Cloud {
         &self,
         routine: &RoutineName,
         revision: &Revision,
-        not_after: Instant,
+        not_after: Moment,
     ) -> Result<Deletion, CloudError> {
         let permit = self.rpc.urgent_permit().await;
-        if Instant::now() > not_after {
+        if clock::now() > not_after {
             return Ok(Deletion::TooLate);
         }
         let operation = "DeleteRoutineCodeRevision";

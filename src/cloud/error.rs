@@ -118,6 +118,16 @@ impl CloudError {
         }
     }
 
+    /// Whether the words speak of a limit, which is not said in the known ones. Whether all slots are taken is then for
+    /// the listing to tell.
+    pub fn mentions_limit(&self) -> bool {
+        let what = self.what.to_ascii_lowercase();
+        self.class == Class::UnknownServer
+            && ["limit", "quota", "exceed", "too many", "maximum"]
+                .iter()
+                .any(|word| what.contains(word))
+    }
+
     /// Whether the key is good but may not do this.
     pub fn is_permission(&self) -> bool {
         self.code.as_deref().is_some_and(|code| {

@@ -21,9 +21,6 @@ pub const OPERATION: &str = "PostObject";
 /// The largest answer of object storage that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// What the slowest line that is waited for carries in a second, in bytes.
-const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
-
 /// The signed form of one upload.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Form {
@@ -87,7 +84,7 @@ impl Form {
         &self,
         client: &reqwest::Client,
         code: &Code,
-        base: Duration,
+        timeout: Duration,
     ) -> Result<(), CloudError> {
         let mut form = multipart::Form::new();
         for (name, value) in &self.fields {
@@ -103,7 +100,7 @@ impl Form {
         let request = client
             .post(self.url.clone())
             .multipart(form.part("file", part))
-            .timeout(base + time_for(code));
+            .timeout(timeout);
         let answer = http::send(OPERATION, request, MAX_ANSWER_BYTES).await?;
         verdict(&answer)
     }
@@ -126,10 +123,6 @@ fn verdict(answer: &Body) -> Result<(), CloudError> {
         retry_after: answer.retry_after,
     };
     Err(error::of_form(OPERATION, answer))
-}
-
-fn time_for(code: &Code) -> Duration {
-    Duration::from_secs(code.bytes().len() as u64 / SLOWEST_BYTES_PER_SECOND)
 }
 
 /// Checks where a form points, and moves it from http to https: the signature covers neither scheme nor host, so
@@ -312,6 +305,7 @@ mod tests {
                 status,
                 text: text.into(),
                 retry_after: None,
+                date: None,
             })
             .map_err(|e| e.class)
         };

@@ -3,23 +3,73 @@
 //! It follows no redirect (a redirect would carry a signed body to another host), repeats nothing by itself, and
 //! bounds every answer in time and size. Errors lose their address, which could hold a signature.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use crate::clock;
 
 use super::error::{self, Class, CloudError};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections from before a suspend that lasted longer are taken for dead.
+const LONGEST_SUSPEND: Duration = Duration::from_secs(10);
+
 /// An answer that has been read to its end.
 pub(super) struct Body {
     pub(super) status: u16,
     pub(super) text: String,
     pub(super) retry_after: Option<Duration>,
+    /// The server's time.
+    pub(super) date: Option<SystemTime>,
 }
 
-/// Makes the client. For an API on this machine no proxy and no certificate of the system is looked at, since neither
+/// The HTTP client. After a suspend it is made anew: its connections are dead then, and whoever used one would wait for
+/// an answer until its time is up.
+#[derive(Debug)]
+pub(super) struct Client {
+    loopback: bool,
+    present: Mutex<Present>,
+}
+
+#[derive(Debug)]
+struct Present {
+    client: reqwest::Client,
+    /// How long the machine had been suspended in all when it was made.
+    asleep: Duration,
+}
+
+impl Client {
+    /// A client for an API that is, or is not, on this machine.
+    pub(super) fn new(loopback: bool) -> Result<Self, reqwest::Error> {
+        let present = Present {
+            client: client(loopback)?,
+            asleep: clock::asleep(),
+        };
+        Ok(Self {
+            loopback,
+            present: Mutex::new(present),
+        })
+    }
+
+    /// The client as it is to be used now.
+    pub(super) fn get(&self) -> reqwest::Client {
+        let asleep = clock::asleep();
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if asleep.saturating_sub(present.asleep) > LONGEST_SUSPEND {
+            if let Ok(client) = client(self.loopback) {
+                present.client = client;
+            }
+            present.asleep = asleep;
+        }
+        present.client.clone()
+    }
+}
+
+/// Makes a client. For an API on this machine no proxy and no certificate of the system is looked at, since neither
 /// has a part in it.
-pub(super) fn client(loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
+fn client(loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
     // A second installation is refused, which is fine: it is the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -57,6 +107,9 @@ pub(super) async fn send(
         header("retry-after"),
         SystemTime::now(),
     );
+    let date = header("date")
+        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+        .map(|date| date.timestamp().into());
     if header("content-encoding").is_some_and(|encoding| encoding != "identity") {
         return Err(CloudError::unanswered(
             Class::Ambiguous,
@@ -81,6 +134,7 @@ pub(super) async fn send(
         status,
         text,
         retry_after,
+        date,
     })
 }
 

@@ -4,8 +4,10 @@
 //! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::{Endpoint, Limits};
 use crate::routine::{Code, Revision};
 
@@ -17,6 +19,10 @@ pub mod gate;
 mod http;
 mod rpc;
 pub mod sign;
+pub mod time;
+
+/// What the slowest line that is waited for carries in a second, in bytes.
+const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
 /// The service, its key, and the gate to it.
 pub struct Cloud {
@@ -34,7 +40,7 @@ pub struct Timeouts {
 }
 
 /// What the service says of a routine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listing {
     /// Its versions, in the service's order, which is none. Each takes one of the ten slots.
     pub revisions: Vec<Listed>,
@@ -43,7 +49,7 @@ pub struct Listing {
 }
 
 /// One version in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listed {
     /// Its number, or `unstable` for the staging slot.
     pub revision: Revision,
@@ -54,7 +60,7 @@ pub struct Listed {
 }
 
 /// What is live where.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(untagged)]
 pub enum Environments {
     /// The live version of every environment; `None` where no numbered version is live.
@@ -87,15 +93,17 @@ pub enum Deletion {
 pub struct ClientError(#[source] reqwest::Error);
 
 impl Cloud {
-    /// A client of the service at an endpoint. Makes no request.
+    /// A client of the service at an endpoint. Makes no request. All that have the same `budget`, a directory, share
+    /// one budget of requests.
     pub fn new(
         endpoint: &Endpoint,
         credentials: credentials::Credentials,
         limits: Limits,
+        budget: &Path,
         timeouts: Timeouts,
     ) -> Result<Self, ClientError> {
-        let client = http::client(endpoint.loopback).map_err(ClientError)?;
-        let gate = gate::Gate::new(limits);
+        let client = http::Client::new(endpoint.loopback).map_err(ClientError)?;
+        let gate = gate::Gate::new(limits, budget, clock::now);
         let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
         Ok(Self {
             rpc,
@@ -107,11 +115,29 @@ impl Cloud {
     pub fn usage(&self) -> gate::Usage {
         self.rpc.usage()
     }
+
+    /// How far this machine's clock is known to be off.
+    pub fn clock_offset(&self) -> time::Offset {
+        self.rpc.clock.offset()
+    }
+
+    /// How the budget of requests stands that is shared with other processes.
+    pub fn budget(&self) -> gate::State {
+        self.rpc.budget()
+    }
 }
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cloud").finish_non_exhaustive()
+    }
+}
+
+impl Timeouts {
+    /// For the post of this code: the larger it is, the longer a slow line needs for it.
+    pub fn post_of(&self, code: &Code) -> Duration {
+        let seconds = code.bytes().len() as u64 / SLOWEST_BYTES_PER_SECOND;
+        self.post + Duration::from_secs(seconds)
     }
 }
 

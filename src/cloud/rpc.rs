@@ -1,4 +1,6 @@
-//! One signed call of the API: permit, sign, send, decode. Nothing is repeated here; whoever calls decides.
+//! One signed call of the API: permit, sign, send, decode. Whether to repeat one is for the caller to decide, with one
+//! exception: a call that was refused because of this machine's clock was not carried out, and goes out once more with
+//! the service's time.
 
 use std::time::SystemTime;
 
@@ -7,9 +9,11 @@ use serde_json::Value;
 
 use super::credentials::Credentials;
 use super::error::{self, Answer, Class, CloudError};
-use super::gate::{Gate, Permit, Usage};
+use super::gate::{Gate, Permit, State, Usage};
 use super::sign::{self, rpc::Params};
+use super::time::WallClock;
 use super::{Timeouts, http};
+use crate::clock;
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2018-01-15";
@@ -29,18 +33,26 @@ pub(super) enum Size {
     Code,
 }
 
+/// What came of a request that was answered.
+enum Sent {
+    Answered(Value),
+    /// With the server's time.
+    Refused(CloudError, Option<SystemTime>),
+}
+
 /// The API behind its gate.
 pub(super) struct Rpc {
-    pub(super) client: reqwest::Client,
+    pub(super) client: http::Client,
     pub(super) timeouts: Timeouts,
     endpoint: String,
     credentials: Credentials,
     gate: Gate,
+    pub(super) clock: WallClock,
 }
 
 impl Rpc {
     pub(super) fn new(
-        client: reqwest::Client,
+        client: http::Client,
         endpoint: &str,
         credentials: Credentials,
         gate: Gate,
@@ -53,6 +65,7 @@ impl Rpc {
             endpoint,
             credentials,
             gate,
+            clock: WallClock::default(),
         }
     }
 
@@ -63,6 +76,10 @@ impl Rpc {
 
     pub(super) fn usage(&self) -> Usage {
         self.gate.usage()
+    }
+
+    pub(super) fn budget(&self) -> State {
+        self.gate.state()
     }
 
     /// Sends one call and returns its whole answer.
@@ -84,33 +101,68 @@ impl Rpc {
         arguments: &[(&'static str, &str)],
         size: Size,
     ) -> Result<Value, CloudError> {
+        match self.send_once(permit, operation, arguments, size).await? {
+            Sent::Answered(value) => Ok(value),
+            Sent::Refused(error, date) => {
+                let corrected = error.class == Class::Clock
+                    && error.request_id.is_some()
+                    && date.is_some_and(|date| self.clock.correct(date, SystemTime::now()));
+                if !corrected {
+                    return Err(error);
+                }
+                let permit = self.gate.permit().await;
+                match self.send_once(permit, operation, arguments, size).await? {
+                    Sent::Answered(value) => Ok(value),
+                    Sent::Refused(error, _) => Err(error),
+                }
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        mut permit: Permit<'_>,
+        operation: &'static str,
+        arguments: &[(&'static str, &str)],
+        size: Size,
+    ) -> Result<Sent, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
-        let body = self.signed(operation, arguments, SystemTime::now(), &nonce());
+        let now = self.clock.now(SystemTime::now(), clock::now());
         let request = self
             .client
+            .get()
             .post(&self.endpoint)
             .header(
                 reqwest::header::CONTENT_TYPE,
                 "application/x-www-form-urlencoded",
             )
             .timeout(self.timeouts.api)
-            .body(body);
+            .body(self.signed(operation, arguments, now, &nonce()));
         let limit = match size {
             Size::Words => MAX_ANSWER_BYTES,
             Size::Code => MAX_CODE_ANSWER_BYTES,
         };
-        let answer = http::send(operation, request, limit).await?;
+        permit.sending();
+        let answer = http::send(operation, request, limit).await;
+        if !matches!(&answer, Err(lost) if !lost.answered && lost.class != Class::NotSent) {
+            permit.answered();
+        }
         drop(permit);
+        let answer = answer?;
         if answer.status != 200 {
             let told = Answer {
                 status: answer.status,
                 body: &self.scrubbed(&answer.text),
                 retry_after: answer.retry_after,
             };
-            return Err(error::of_api(operation, told));
+            let error = error::of_api(operation, told);
+            if error.class == Class::Throttled {
+                self.gate.throttled().await;
+            }
+            return Ok(Sent::Refused(error, answer.date));
         }
         match serde_json::from_str::<Value>(&answer.text) {
-            Ok(value) if value.get("RequestId").is_some() => Ok(value),
+            Ok(value) if value.get("RequestId").is_some() => Ok(Sent::Answered(value)),
             _ => Err(CloudError::unusable(
                 Class::Ambiguous,
                 operation,

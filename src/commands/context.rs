@@ -80,11 +80,22 @@ impl Context {
             api: common.api_timeout,
             post: common.post_timeout,
         };
-        let cloud = Cloud::new(endpoint, credentials.clone(), config.limits, timeouts)
-            .map_err(Failure::other)?;
-        let instance = state.instance().map_err(state_failure)?;
-        let settle = common.api_timeout.max(common.post_timeout) + common.settle_margin;
-        let mut settings = Settings::new(&config.revisions, instance, common.lock_wait, settle);
+        let cloud = Cloud::new(
+            endpoint,
+            credentials.clone(),
+            config.limits,
+            &state.budget(),
+            timeouts,
+        )
+        .map_err(Failure::other)?;
+        let instance = state.instance();
+        let mut settings = Settings::new(
+            &config.revisions,
+            instance,
+            common.lock_wait,
+            timeouts,
+            common.settle_margin,
+        );
         settings.dry_run = choice.dry_run;
         Ok(Self {
             cloud: Arc::new(cloud),
@@ -128,22 +139,32 @@ impl Context {
             .map_err(state_failure)
     }
 
-    /// Takes the watch lock of every routine, or says which one another er-dev watches.
+    /// Takes the watch lock of every routine, or says which one another er-dev watches. Where the state directory does
+    /// not allow for locks, watching goes on without.
     pub(super) fn watch_locks(&self) -> Result<Vec<WatchLock>, Failure> {
         let take = |routine: &Routine| {
             let dir = self
                 .state
                 .routine(&self.config.service.endpoint, &routine.name)
                 .map_err(state_failure)?;
-            lock::watch(&dir).map_err(|error| match error {
-                LockError::Held(_) => Failure::new(
+            match lock::watch(&dir) {
+                Ok(lock) => Ok(Some(lock)),
+                Err(error @ LockError::Held(_)) => Err(Failure::new(
                     Class::Locked,
-                    format!("`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`", routine.name),
-                ),
-                LockError::Io { .. } => Failure::new(Class::State, error.to_string()),
-            })
+                    format!(
+                        "`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`",
+                        routine.name
+                    ),
+                )),
+                Err(error @ LockError::Io { .. }) => {
+                    tracing::warn!(routine = %routine.name, %error, "no watch lock");
+                    Ok(None)
+                }
+            }
         };
-        self.config.routines.iter().map(take).collect()
+        let locks: Result<Vec<Option<WatchLock>>, Failure> =
+            self.config.routines.iter().map(take).collect();
+        Ok(locks?.into_iter().flatten().collect())
     }
 
     /// What the watcher and the reader of sources need to know.

@@ -1,4 +1,4 @@
-//! One edit's way, from the file to the version: reads the source, drives the pass, and tells what came of it.
+//! One job's way: reads the source, drives the pass, and tells what came of it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -6,30 +6,61 @@ use tokio::sync::mpsc;
 
 use crate::config::Routine;
 use crate::pipeline::daemon::Telling;
-use crate::pipeline::schedule::{Again, End, Ended, Landed};
+use crate::pipeline::schedule::{Again, End, Ended, Job, Landed, Reach};
 use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
 use crate::routine::{Code, Edit, RoutineName};
 use crate::watch::source::{self, SourceError};
 
+use super::condition::Condition;
 use super::context::target;
 use super::problem;
 
 /// How an edit is deployed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Manner {
     /// Make a new version even of bytes that are there already.
     pub(super) force: bool,
     /// How long an entry that no event told of has to have been quiet, and the longest wait for that.
     pub(super) quiet: (Duration, Duration),
+    /// What has been told of the state that all deploys share.
+    pub(super) condition: Condition,
 }
 
-/// Deploys one edit with a routine's session, and gives the session back.
-pub(super) async fn deploy(
+/// Carries a job out with a routine's session, and gives the session back.
+pub(super) async fn carry_out(
+    job: Job,
+    session: Session,
+    tell: mpsc::Sender<Telling>,
+    manner: Manner,
+) -> (Session, Ended) {
+    let condition = manner.condition.clone();
+    let (session, ended) = match job {
+        Job::Deploy(edit) => deploy(edit, session, &tell, manner).await,
+        Job::Tidy(routine) => tidy(routine, session, &tell).await,
+    };
+    tell_all(&tell, condition.changes(&session)).await;
+    (session, ended)
+}
+
+/// Frees a slot of a routine whose bytes are on the service already.
+async fn tidy(
+    routine: RoutineName,
+    mut session: Session,
+    tell: &mpsc::Sender<Telling>,
+) -> (Session, Ended) {
+    let (again, reach) = match session.begin().await {
+        Ok(mut pass) => trim(&mut pass, &routine, tell).await,
+        Err(error) => (Some(problem::again(&error)), problem::reach(&error)),
+    };
+    (session, Ended::Tidied { again, reach })
+}
+
+async fn deploy(
     edit: Edit,
     mut session: Session,
-    tell: mpsc::Sender<Telling>,
+    tell: &mpsc::Sender<Telling>,
     manner: Manner,
 ) -> (Session, Ended) {
     let routine = session.routine().clone();
@@ -45,21 +76,16 @@ pub(super) async fn deploy(
     let ended = match session.begin().await {
         Ok(mut pass) => {
             let stored = pass.store(&code, manner.force).await;
-            let happened = pass.happened();
-            tell_all(
-                &tell,
-                happened.into_iter().filter_map(|h| of_happened(&edit, h)),
-            )
-            .await;
+            tell_happened(&mut pass, &edit.routine, edit.saves, tell).await;
             match stored {
                 Ok(stored) => {
-                    tell_all(&tell, of_stored(&edit, &code, &stored, &routine)).await;
+                    tell_all(tell, of_stored(&edit, &code, &stored, &routine)).await;
                     let landed = landed(&code, stored);
                     let _ = tell
                         .send(Telling::Landed(edit.routine.clone(), landed.clone()))
                         .await;
-                    trim(&mut pass, &edit, &tell).await;
-                    Ended::Stored(landed)
+                    let (tidy, _) = trim(&mut pass, &edit.routine, tell).await;
+                    Ended::Stored { landed, tidy }
                 }
                 Err(error) => failed(&error),
             }
@@ -92,23 +118,41 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
     }
 }
 
-/// Frees a slot. The edit is on the service already, so trouble here is a warning, and the next edit tries again.
-async fn trim(pass: &mut Pass<'_>, edit: &Edit, tell: &mpsc::Sender<Telling>) {
+/// Frees a slot. The edit is on the service already, so trouble here is a warning. Returns when another try makes sense.
+async fn trim(
+    pass: &mut Pass<'_>,
+    routine: &RoutineName,
+    tell: &mpsc::Sender<Telling>,
+) -> (Option<Again>, Reach) {
     let trimmed = pass.trim().await;
-    let happened = pass.happened();
-    tell_all(
-        tell,
-        happened.into_iter().filter_map(|h| of_happened(edit, h)),
-    )
-    .await;
-    // Where nothing may be deleted by choice, saying so after every edit would be noise.
-    if let Err(error) = trimmed {
-        let problem = problem::of_deploy(&error);
-        let what = format!("no slot was freed: {}", problem.what);
-        let problem = Problem { what, ..problem };
-        let routine = Some(edit.routine.clone());
-        tell_all(tell, [Event::Warning { routine, problem }]).await;
+    tell_happened(pass, routine, 0, tell).await;
+    let Err(error) = trimmed else {
+        return (None, Reach::Answered);
+    };
+    let (again, reach) = (problem::again(&error), problem::reach(&error));
+    match error {
+        // It is looked at again as soon as there is something to see.
+        DeployError::Unsettled(_) => (Some(again), reach),
+        _ => {
+            let problem = problem::of_deploy(&error);
+            let what = format!("no slot was freed: {}", problem.what);
+            let problem = Problem { what, ..problem };
+            let routine = Some(routine.clone());
+            tell_all(tell, [Event::Warning { routine, problem }]).await;
+            // What somebody has to change first waits for the next edit.
+            (matches!(again, Again::Soon(_)).then_some(again), reach)
+        }
     }
+}
+
+async fn tell_happened(
+    pass: &mut Pass<'_>,
+    routine: &RoutineName,
+    saves: u32,
+    tell: &mpsc::Sender<Telling>,
+) {
+    let happened = pass.happened().into_iter();
+    tell_all(tell, happened.map(|h| of_happened(routine, saves, h))).await;
 }
 
 /// The loop receives as long as deploys run; when it has ended, nobody is left to tell.
@@ -148,9 +192,9 @@ fn of_stored(edit: &Edit, code: &Code, stored: &Stored, routine: &Routine) -> Op
     }
 }
 
-fn of_happened(edit: &Edit, happened: Happened) -> Option<Event> {
-    let routine = edit.routine.clone();
-    Some(match happened {
+fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {
+    let routine = routine.clone();
+    match happened {
         Happened::Rotated {
             revision,
             age,
@@ -163,7 +207,7 @@ fn of_happened(edit: &Edit, happened: Happened) -> Option<Event> {
         },
         Happened::Created => Event::Created { routine },
         Happened::Planned(action, detail) => {
-            let saves = (action == "upload").then_some(edit.saves);
+            let saves = (action == "upload").then_some(saves);
             Event::Planned {
                 routine,
                 action,
@@ -182,7 +226,26 @@ fn of_happened(edit: &Edit, happened: Happened) -> Option<Event> {
                 frame: None,
             },
         },
-    })
+        Happened::Foreign { revision, age, by } => Event::Foreign {
+            routine,
+            revision,
+            age,
+            by: by.map(|by| by.as_str().to_owned()),
+        },
+        Happened::LiveAndDeleted(revision, environment) => Event::Critical {
+            routine,
+            problem: Problem {
+                what: format!(
+                    "version {revision} was published to {environment} by somebody else while it was being deleted"
+                ),
+                help: "publish another version there at once; the code of this one is kept in the vault of the state directory".into(),
+                class: Class::Service,
+                operation: None,
+                request_id: None,
+                frame: None,
+            },
+        },
+    }
 }
 
 fn landed(code: &Code, stored: Stored) -> Landed {
@@ -209,6 +272,7 @@ fn refused(error: &SourceError, routine: &Routine) -> Ended {
     Ended::Failed {
         problem,
         again,
+        reach: Reach::Unasked,
         jitter: fastrand::f64(),
     }
 }
@@ -217,6 +281,7 @@ fn failed(error: &DeployError) -> Ended {
     Ended::Failed {
         problem: problem::of_deploy(error),
         again: problem::again(error),
+        reach: problem::reach(error),
         jitter: fastrand::f64(),
     }
 }

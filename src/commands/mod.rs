@@ -7,6 +7,7 @@ use crate::cli::{Cli, Command, Common, Config};
 use crate::report::Report;
 use crate::report::class::Class;
 
+mod condition;
 mod config;
 mod context;
 mod deploy;

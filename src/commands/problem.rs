@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crate::clock;
 use crate::cloud::error::{Class as CloudClass, CloudError};
-use crate::pipeline::schedule::Again;
+use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
 use crate::report::{Frame, Problem};
 use crate::revision::deploy::DeployError;
 use crate::revision::lock::LockError;
+use crate::revision::protocol::Blocked;
 use crate::watch::source::SourceError;
 
 /// The pause before the next try where somebody has to do something first.
@@ -80,6 +82,14 @@ pub(super) fn of_cloud(error: &CloudError) -> Problem {
 pub(super) fn of_deploy(error: &DeployError) -> Problem {
     let (class, help) = match error {
         DeployError::Cloud(error) => return of_cloud(error),
+        DeployError::Blocked(Blocked::OtherBytes(_) | Blocked::StillListed(_)) => (
+            Class::Service,
+            "look at `er-dev revisions`; it is looked at again every few minutes, and when the file is saved",
+        ),
+        DeployError::Blocked(Blocked::Fruitless) => (
+            Class::Service,
+            "nothing to do: it is tried again in a while",
+        ),
         DeployError::Blocked(_) => (
             Class::Slots,
             "delete a version, publish a newer one, or lower `keep_newest`; `er-dev revisions` shows them all",
@@ -88,13 +98,13 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
             Class::Locked,
             "wait for the other er-dev, or raise `--lock-wait`",
         ),
-        DeployError::Lock(LockError::Io { .. }) | DeployError::State(_) => (
+        DeployError::Lock(LockError::Io { .. }) => (
             Class::State,
             "make room in the state directory, or give another one with `--state-dir DIR`",
         ),
         DeployError::Unsettled(_) => (
             Class::InDoubt,
-            "nothing to do: it is listed again as soon as it must have settled",
+            "nothing to do: the versions are listed as soon as it must have settled",
         ),
         DeployError::Endless(_) => (
             Class::Service,
@@ -114,23 +124,43 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
 /// When another try of a deploy makes sense.
 pub(super) fn again(error: &DeployError) -> Again {
     match error {
-        DeployError::Cloud(error) => of_class(error.class, error.retry_after.unwrap_or_default()),
+        DeployError::Cloud(error) => of_class(error),
+        DeployError::Blocked(Blocked::OtherBytes(_) | Blocked::StillListed(_)) => {
+            Again::Later(PROBE)
+        }
         DeployError::Blocked(_) => Again::Later(SLOT_PROBE),
-        DeployError::Lock(_) | DeployError::State(_) => Again::Soon(Duration::ZERO),
-        DeployError::Unsettled(until) => Again::At(*until),
+        DeployError::Lock(_) => Again::Soon(Duration::ZERO),
+        DeployError::Unsettled(until) => Again::After(until.since(clock::now())),
         DeployError::Endless(_) => Again::FewTimes(UNKNOWN_TRIES),
     }
 }
 
-fn of_class(class: CloudClass, at_least: Duration) -> Again {
-    match class {
+fn of_class(error: &CloudError) -> Again {
+    match error.class {
         CloudClass::NotSent
         | CloudClass::Ambiguous
         | CloudClass::Throttled
-        | CloudClass::FormExpired => Again::Soon(at_least),
+        | CloudClass::FormExpired => Again::Soon(error.retry_after.unwrap_or_default()),
         CloudClass::Credentials | CloudClass::Gone | CloudClass::Clock => Again::Later(PROBE),
         CloudClass::Quota => Again::Later(SLOT_PROBE),
         CloudClass::Permanent => Again::Never,
         CloudClass::UnknownServer => Again::FewTimes(UNKNOWN_TRIES),
+    }
+}
+
+/// What a deploy that ended early says of the service as a whole.
+pub(super) fn reach(error: &DeployError) -> Reach {
+    let DeployError::Cloud(error) = error else {
+        return Reach::Unasked;
+    };
+    match error.class {
+        CloudClass::NotSent => Reach::Silent,
+        // A listing changes nothing, so that it fails is no question of one routine. An answer that is not the
+        // service's, as of a network that wants a log-in first, is as good as none.
+        CloudClass::Ambiguous if error.operation.starts_with("Describe") => Reach::Silent,
+        CloudClass::Ambiguous => Reach::Unasked,
+        CloudClass::Credentials if !error.is_permission() => Reach::Rejected,
+        CloudClass::Clock => Reach::Rejected,
+        _ => Reach::Answered,
     }
 }

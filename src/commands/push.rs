@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::daemon::{self, Until, Work};
 use crate::report::Report;
-use crate::routine::Edit;
 
+use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, deploy, looks};
+use super::deploy::{Manner, carry_out, looks};
 use super::watch::{exit_code, tell_done};
 use super::{Failure, signals};
 
@@ -30,6 +30,7 @@ pub(super) async fn run(
     let manner = Manner {
         force: flags.force,
         quiet: (watch.debounce, watch.max_wait),
+        condition: Condition::new(context.cloud.clone(), context.config.limits),
     };
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());
@@ -45,7 +46,7 @@ pub(super) async fn run(
         until,
         drain: context.config.daemon.drain,
     };
-    let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
+    let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
     let finished = daemon::run(work, deploy, report, signals::at(1)?, signals::at(2)?)
         .await
         .map_err(Failure::other)?;

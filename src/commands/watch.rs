@@ -15,8 +15,9 @@ use crate::revision::deploy::{Session, age_of};
 use crate::routine::{Edit, RoutineName};
 use crate::watch;
 
+use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, deploy};
+use super::deploy::{Manner, carry_out};
 use super::{Failure, deploy as deploying, problem, signals};
 
 /// How long the first listings may take before watching begins without them.
@@ -80,8 +81,9 @@ pub(super) async fn run(
     let manner = Manner {
         force: false,
         quiet: (context.config.watch.debounce, context.config.watch.max_wait),
+        condition: Condition::new(context.cloud.clone(), context.config.limits),
     };
-    let deploy = |edit: Edit, session, tell| deploy(edit, session, tell, manner);
+    let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
     let work = Work {
         sessions,
         first,
@@ -115,27 +117,34 @@ fn start_watching(
 }
 
 /// Lists every routine before anything is done, so that a wrong key is told at once and the slots are shown. What does
-/// not answer in time is left to its first edit.
+/// not answer in time is left to its first edit. One listing goes ahead: where it does not get through, no other would.
 async fn list_all(
-    sessions: BTreeMap<RoutineName, Session>,
+    mut sessions: BTreeMap<RoutineName, Session>,
     report: &mut Report,
 ) -> Result<BTreeMap<RoutineName, Session>, Failure> {
+    let mut listed_first = BTreeMap::new();
+    let mut refused = None;
+    if let Some((name, mut session)) = sessions.pop_first() {
+        match list(&mut session).await {
+            Err(error) if error.class == CloudClass::Credentials => refused = Some(error),
+            Err(error) if error.class == CloudClass::NotSent => {
+                tracing::info!(%error, "nothing is listed at the start");
+                sessions.insert(name, session);
+                return Ok(sessions);
+            }
+            Err(error) => tracing::info!(routine = %name, %error, "not listed at the start"),
+            Ok(()) => {}
+        }
+        listed_first.insert(name, session);
+    }
     let mut tasks = JoinSet::new();
     for (name, mut session) in sessions {
         tasks.spawn(async move {
-            let listed = match tokio::time::timeout(FIRST_LISTINGS, session.list()).await {
-                Ok(listed) => listed.map(|_| ()),
-                Err(_) => Err(CloudError::unanswered(
-                    CloudClass::Ambiguous,
-                    "DescribeRoutine",
-                    "no answer in time",
-                )),
-            };
+            let listed = list(&mut session).await;
             (name, session, listed)
         });
     }
-    let mut sessions = BTreeMap::new();
-    let mut refused = None;
+    let mut sessions = listed_first;
     while let Some(joined) = tasks.join_next().await {
         let (name, session, listed) = joined.map_err(Failure::other)?;
         match listed {
@@ -158,6 +167,17 @@ async fn list_all(
         report.tell(&event);
     }
     Ok(sessions)
+}
+
+async fn list(session: &mut Session) -> Result<(), CloudError> {
+    match tokio::time::timeout(FIRST_LISTINGS, session.list()).await {
+        Ok(listed) => listed.map(|_| ()),
+        Err(_) => Err(CloudError::unanswered(
+            CloudClass::Ambiguous,
+            "DescribeRoutine",
+            "no answer in time",
+        )),
+    }
 }
 
 fn slots(session: &Session) -> Option<Event> {

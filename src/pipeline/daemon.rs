@@ -16,7 +16,7 @@ use crate::report::class::Class;
 use crate::report::{self, Report, Totals};
 use crate::routine::{Edit, RoutineName};
 
-use super::schedule::{Effect, Ended, Event, Landed, Mode, Schedule};
+use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
 const TELLINGS: usize = 64;
@@ -89,7 +89,7 @@ pub async fn run<S, D, F>(
 ) -> Result<Finished, DaemonError>
 where
     S: Send + 'static,
-    D: Fn(Edit, S, mpsc::Sender<Telling>) -> F,
+    D: Fn(Job, S, mpsc::Sender<Telling>) -> F,
     F: Future<Output = (S, Ended)> + Send + 'static,
 {
     let Work {
@@ -200,20 +200,20 @@ struct Running<S, D> {
 impl<S, D, F> Running<S, D>
 where
     S: Send + 'static,
-    D: Fn(Edit, S, mpsc::Sender<Telling>) -> F,
+    D: Fn(Job, S, mpsc::Sender<Telling>) -> F,
     F: Future<Output = (S, Ended)> + Send + 'static,
 {
     fn apply(&mut self, effects: Vec<Effect>, report: &mut Report) {
         for effect in effects {
             match effect {
                 Effect::Tell(event) => report.tell(&event),
-                Effect::Deploy(edit) => {
-                    let routine = edit.routine.clone();
-                    // One deploy a routine runs at most, so its session is here.
+                Effect::Run(job) => {
+                    let routine = job.routine().clone();
+                    // One job a routine runs at most, so its session is here.
                     let Some(session) = self.sessions.remove(&routine) else {
                         continue;
                     };
-                    let deploy = (self.deploy)(edit, session, self.tell.clone());
+                    let deploy = (self.deploy)(job, session, self.tell.clone());
                     let name = routine.clone();
                     let task = self.tasks.spawn(async move {
                         let (session, ended) = deploy.await;
@@ -276,7 +276,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use crate::pipeline::schedule::{Again, End};
+    use crate::pipeline::schedule::{Again, End, Reach};
     use crate::report::{Format, Look, Problem};
     use crate::routine::{Digest, Revision};
 
@@ -331,12 +331,18 @@ mod tests {
         }
     }
 
-    fn stored(edit: &Edit) -> Ended {
-        Ended::Stored(Landed {
-            end: End::Uploaded,
-            digest: edit.digest.unwrap(),
-            revision: Revision::new("1"),
-        })
+    fn stored(job: &Job) -> Ended {
+        let Job::Deploy(edit) = job else {
+            panic!("nothing is to be tidied")
+        };
+        Ended::Stored {
+            landed: Landed {
+                end: End::Uploaded,
+                digest: edit.digest.unwrap(),
+                revision: Revision::new("1"),
+            },
+            tidy: None,
+        }
     }
 
     fn work(until: Until) -> (Work<u32>, mpsc::Sender<Edit>) {
@@ -360,9 +366,9 @@ mod tests {
     async fn a_burst_of_edits_during_an_upload_is_one_more_upload() {
         let (work, sender) = work(Until::Stopped);
         let lines = Lines::default();
-        let deploy = async |edit: Edit, runs: u32, _: Tell| {
+        let deploy = async |job: Job, runs: u32, _: Tell| {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            (runs + 1, stored(&edit))
+            (runs + 1, stored(&job))
         };
         let stop = async {
             for text in ["a", "b", "c", "d"] {
@@ -370,7 +376,7 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_secs(60)).await;
         };
-        let deploy = |edit, session, tell| Box::pin(deploy(edit, session, tell));
+        let deploy = |job, session, tell| Box::pin(deploy(job, session, tell));
         let finished = run(work, deploy, &mut lines.report(), stop, pending())
             .await
             .unwrap();
@@ -390,9 +396,9 @@ mod tests {
             let (mut work, _sender) = work(Until::Stopped);
             work.first.push(edit("a"));
             let lines = Lines::default();
-            let deploy = move |edit: Edit, session: u32, _: Tell| async move {
+            let deploy = move |job: Job, session: u32, _: Tell| async move {
                 tokio::time::sleep(Duration::from_secs(takes)).await;
-                (session, stored(&edit))
+                (session, stored(&job))
             };
             let begun = Instant::now();
             let finished = run(work, deploy, &mut lines.report(), async {}, pending())
@@ -411,9 +417,9 @@ mod tests {
     async fn a_second_signal_waits_for_nothing() {
         let (mut work, _sender) = work(Until::Stopped);
         work.first.push(edit("a"));
-        let deploy = |edit: Edit, session: u32, _: Tell| async move {
+        let deploy = |job: Job, session: u32, _: Tell| async move {
             pending::<()>().await;
-            (session, stored(&edit))
+            (session, stored(&job))
         };
         let begun = Instant::now();
         let finished = run(
@@ -434,9 +440,9 @@ mod tests {
     async fn a_panic_in_a_deploy_ends_the_loop_and_names_the_routine() {
         let (mut work, _sender) = work(Until::Stopped);
         work.first.push(edit("a"));
-        let deploy = |edit: Edit, session: u32, _: Tell| async move {
+        let deploy = |job: Job, session: u32, _: Tell| async move {
             assert_eq!(session, 1, "a panic on purpose");
-            (session, stored(&edit))
+            (session, stored(&job))
         };
         let error = run(
             work,
@@ -454,7 +460,7 @@ mod tests {
     async fn a_watcher_that_ends_is_an_error() {
         let (work, sender) = work(Until::Stopped);
         drop(sender);
-        let deploy = |edit: Edit, session: u32, _: Tell| async move { (session, stored(&edit)) };
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
         let ended = run(
             work,
             deploy,
@@ -482,12 +488,13 @@ mod tests {
             });
             work.first.push(edit("a"));
             let lines = Lines::default();
-            let deploy = move |edit: Edit, tries: u32, _: Tell| async move {
+            let deploy = move |job: Job, tries: u32, _: Tell| async move {
                 let ended = match tries {
-                    tries if tries >= successes_after => stored(&edit),
+                    tries if tries >= successes_after => stored(&job),
                     _ => Ended::Failed {
                         problem: problem(),
                         again: Again::Soon(Duration::ZERO),
+                        reach: Reach::Silent,
                         jitter: 0.5,
                     },
                 };

@@ -1,7 +1,8 @@
 //! At most one deploy of a routine runs and at most one waits. Pure.
 //!
 //! The queue holds that a routine is out of date, not what happened to it: a newer edit takes the place of one that
-//! waits. It is as long as there are routines.
+//! waits. It is as long as there are routines. A routine whose bytes are on the service, but whose slots could not be
+//! tidied, waits here too; an edit of it takes that over, since every deploy ends with tidying.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,9 +16,38 @@ pub struct Queue {
     next_ticket: u64,
 }
 
+/// What may be started.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Job {
+    /// Bring an edit to the service.
+    Deploy(Edit),
+    /// Free a slot, which could not be done when the edit went up.
+    Tidy(RoutineName),
+}
+
+impl Job {
+    /// Whose it is.
+    pub fn routine(&self) -> &RoutineName {
+        match self {
+            Self::Deploy(edit) => &edit.routine,
+            Self::Tidy(routine) => routine,
+        }
+    }
+}
+
 /// A routine that is not in the queue is up to date.
 #[derive(Debug, Clone)]
 enum Slot {
+    /// Nothing is to be uploaded, only a slot to be freed.
+    Untidy {
+        not_before: Instant,
+        attempt: u32,
+        ticket: u64,
+    },
+    Tidying {
+        attempt: u32,
+        newer: Option<Edit>,
+    },
     Waiting {
         edit: Edit,
         not_before: Instant,
@@ -37,7 +67,9 @@ enum Slot {
 impl Queue {
     /// An edit came. Returns the waiting edit whose place it takes. The newcomer does not inherit a pause.
     pub fn push(&mut self, edit: Edit, now: Instant) -> Option<Edit> {
-        if let Some(Slot::Running { newer, .. }) = self.slots.get_mut(&edit.routine) {
+        if let Some(Slot::Running { newer, .. } | Slot::Tidying { newer, .. }) =
+            self.slots.get_mut(&edit.routine)
+        {
             return newer.replace(edit);
         }
         match self.wait(edit, now, 0) {
@@ -47,12 +79,15 @@ impl Queue {
     }
 
     /// Starts the routine that has waited longest of those that may start, unless as many run as may run.
-    pub fn start(&mut self, now: Instant, most: usize) -> Option<Edit> {
+    pub fn start(&mut self, now: Instant, most: usize) -> Option<Job> {
         if self.running() >= most {
             return None;
         }
         let due = |slot: &Slot| match slot {
             Slot::Waiting {
+                not_before, ticket, ..
+            }
+            | Slot::Untidy {
                 not_before, ticket, ..
             } if *not_before <= now => Some(*ticket),
             _ => None,
@@ -62,17 +97,52 @@ impl Queue {
             .iter()
             .filter_map(|(routine, slot)| Some((due(slot)?, routine.clone())))
             .min()?;
-        let Some(Slot::Waiting { edit, attempt, .. }) = self.slots.remove(&routine) else {
-            return None;
-        };
-        let slot = Slot::Running {
-            edit: edit.clone(),
-            attempt,
-            newer: None,
-            landed: false,
+        let (slot, job) = match self.slots.remove(&routine)? {
+            Slot::Waiting { edit, attempt, .. } => (
+                Slot::Running {
+                    edit: edit.clone(),
+                    attempt,
+                    newer: None,
+                    landed: false,
+                },
+                Job::Deploy(edit),
+            ),
+            Slot::Untidy { attempt, .. } => (
+                Slot::Tidying {
+                    attempt,
+                    newer: None,
+                },
+                Job::Tidy(routine.clone()),
+            ),
+            running => {
+                self.slots.insert(routine, running);
+                return None;
+            }
         };
         self.slots.insert(routine, slot);
-        Some(edit)
+        Some(job)
+    }
+
+    /// A routine's slots are to be tidied later, unless an edit does that anyway.
+    pub fn put_untidy(&mut self, routine: &RoutineName, not_before: Instant, attempt: u32) {
+        let ticket = self.ticket();
+        self.slots.entry(routine.clone()).or_insert(Slot::Untidy {
+            not_before,
+            attempt,
+            ticket,
+        });
+    }
+
+    /// Tidying ended. Returns how often it was tried before, and the edit that came meanwhile, which is not queued again.
+    pub fn finish_tidy(&mut self, routine: &RoutineName) -> Option<(u32, Option<Edit>)> {
+        match self.slots.get_mut(routine) {
+            Some(Slot::Tidying { attempt, newer }) => {
+                let finished = (*attempt, newer.take());
+                self.slots.remove(routine);
+                Some(finished)
+            }
+            _ => None,
+        }
     }
 
     /// A running deploy ended for good. Returns its edit and the one that came meanwhile, which is not queued again.
@@ -120,7 +190,7 @@ impl Queue {
     pub fn attempt(&self, routine: &RoutineName) -> u32 {
         match self.slots.get(routine) {
             Some(Slot::Running { attempt, .. } | Slot::Waiting { attempt, .. }) => *attempt,
-            None => 0,
+            _ => 0,
         }
     }
 
@@ -132,21 +202,34 @@ impl Queue {
         self.slots
             .values()
             .filter_map(|slot| match slot {
-                Slot::Waiting { not_before, .. } => Some(*not_before),
-                Slot::Running { .. } => None,
+                Slot::Waiting { not_before, .. } | Slot::Untidy { not_before, .. } => {
+                    Some(*not_before)
+                }
+                Slot::Running { .. } | Slot::Tidying { .. } => None,
             })
             .min()
     }
 
     /// Deploys that run.
     pub fn running(&self) -> usize {
-        let running = |slot: &&Slot| matches!(slot, Slot::Running { .. });
+        let running = |slot: &&Slot| matches!(slot, Slot::Running { .. } | Slot::Tidying { .. });
         self.slots.values().filter(running).count()
     }
 
-    /// Whether nothing runs and nothing waits.
+    /// Edits that wait, those behind running deploys too.
+    pub fn waiting(&self) -> usize {
+        let waits = |slot: &&Slot| match slot {
+            Slot::Waiting { .. } => true,
+            Slot::Running { newer, .. } | Slot::Tidying { newer, .. } => newer.is_some(),
+            Slot::Untidy { .. } => false,
+        };
+        self.slots.values().filter(waits).count()
+    }
+
+    /// Whether no edit waits and nothing runs.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        let untidy = |slot: &Slot| matches!(slot, Slot::Untidy { .. });
+        self.slots.values().all(untidy)
     }
 
     /// Takes every edit that waits, those behind running deploys too.
@@ -157,10 +240,11 @@ impl Queue {
                 taken.push(edit.clone());
                 false
             }
-            Slot::Running { newer, .. } => {
+            Slot::Running { newer, .. } | Slot::Tidying { newer, .. } => {
                 taken.extend(newer.take());
                 true
             }
+            Slot::Untidy { .. } => false,
         });
         taken
     }
@@ -170,6 +254,7 @@ impl Queue {
         let mut taken = Vec::new();
         self.slots.retain(|_, slot| match slot {
             Slot::Waiting { .. } => true,
+            Slot::Tidying { .. } | Slot::Untidy { .. } => false,
             Slot::Running { edit, landed, .. } => {
                 if !*landed {
                     taken.push(edit.clone());
@@ -181,8 +266,7 @@ impl Queue {
     }
 
     fn wait(&mut self, edit: Edit, not_before: Instant, attempt: u32) -> Option<Slot> {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = self.ticket();
         self.slots.insert(
             edit.routine.clone(),
             Slot::Waiting {
@@ -192,5 +276,10 @@ impl Queue {
                 ticket,
             },
         )
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
     }
 }

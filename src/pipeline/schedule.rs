@@ -2,6 +2,10 @@
 //!
 //! The loop hands each [`Event`] in with the time and carries the [`Effect`]s out; it calls again with [`Event::Tick`]
 //! at [`Schedule::next_deadline`]. Nothing here waits, draws a number or looks at a clock.
+//!
+//! Most troubles are one routine's. Those of the service as a whole are another matter: while it cannot be reached, or
+//! refuses the key, one try at a time stands for all routines, so that three hundred of them make no more noise and no
+//! more requests than one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,6 +14,7 @@ use crate::report::class::Class;
 use crate::report::{self, Problem, Totals};
 use crate::routine::{Digest, Edit, Revision, RoutineName};
 
+pub use super::queue::Job;
 use super::queue::Queue;
 
 /// The most deploys at a time. Each may hold four megabytes of code, and the gate lets far fewer requests through, so
@@ -27,6 +32,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The most tries of an edit by a command that runs once: some minutes of growing pauses.
 const TRIES_ONCE: u32 = 12;
+
+/// The pause between two tries while the service refuses the key.
+const PROBE: Duration = Duration::from_secs(300);
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +55,19 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ended {
     /// A version holds the bytes.
-    Stored(Landed),
+    Stored {
+        /// Which one.
+        landed: Landed,
+        /// When freeing a slot is worth another try, if it did not come to its end.
+        tidy: Option<Again>,
+    },
+    /// Only a slot was to be freed.
+    Tidied {
+        /// When another try makes sense, if it did not come to its end.
+        again: Option<Again>,
+        /// What the try says of the service as a whole.
+        reach: Reach,
+    },
     /// The entry had changed again before it was read; the edit that tells of it is on its way.
     Overtaken,
     /// It failed.
@@ -56,6 +76,8 @@ pub enum Ended {
         problem: Problem,
         /// When another try makes sense.
         again: Again,
+        /// What the try says of the service as a whole.
+        reach: Reach,
         /// A random number of `0.0..1.0` that spreads the tries of several clients.
         jitter: f64,
     },
@@ -85,6 +107,19 @@ pub enum End {
     Planned,
 }
 
+/// What a try that did not succeed says of the service as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It answered.
+    Answered,
+    /// It could not be reached.
+    Silent,
+    /// It refused the key, or the time, which it would do with every request.
+    Rejected,
+    /// Nothing: it was not asked, or what is missing is one routine's answer.
+    Unasked,
+}
+
 /// When another try makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
@@ -92,8 +127,8 @@ pub enum Again {
     Soon(Duration),
     /// The same, but only so many times.
     FewTimes(u32),
-    /// At this moment.
-    At(Instant),
+    /// After this pause, neither earlier nor later.
+    After(Duration),
     /// After this pause, since somebody has to change something first. A command that runs once does not wait for it.
     Later(Duration),
     /// Not until the file changes.
@@ -104,8 +139,8 @@ pub enum Again {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "an effect that is not carried out loses an edit"]
 pub enum Effect {
-    /// Start a deploy.
-    Deploy(Edit),
+    /// Start a job.
+    Run(Job),
     /// Tell the user.
     Tell(report::Event),
 }
@@ -130,7 +165,20 @@ pub struct Schedule {
     troubles: BTreeMap<RoutineName, (Problem, u32)>,
     failures: BTreeSet<Class>,
     totals: Totals,
+    /// Set while the service as a whole is not to be had.
+    halt: Option<Halt>,
     stopping: bool,
+}
+
+/// The service cannot be reached, or refuses the key.
+#[derive(Debug)]
+struct Halt {
+    since: Instant,
+    reach: Reach,
+    attempt: u32,
+    not_before: Instant,
+    /// The routine whose try stands for all.
+    probe: Option<RoutineName>,
 }
 
 impl Schedule {
@@ -143,6 +191,7 @@ impl Schedule {
             troubles: BTreeMap::new(),
             failures: BTreeSet::new(),
             totals: Totals::default(),
+            halt: None,
             stopping: false,
         }
     }
@@ -152,26 +201,46 @@ impl Schedule {
         let mut effects = Vec::new();
         match event {
             Event::Edited(edit) => self.edited(edit, now, &mut effects),
-            Event::Landed(routine, landed) => self.landed(&routine, landed),
+            Event::Landed(routine, landed) => {
+                self.resume(now, &mut effects);
+                self.landed(&routine, landed);
+            }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
-        if !self.stopping {
-            while let Some(edit) = self.queue.start(now, MAX_RUNNING) {
-                effects.push(Effect::Deploy(edit));
-            }
+        while let Some(job) = self.start(now) {
+            effects.push(Effect::Run(job));
         }
         effects
+    }
+
+    fn start(&mut self, now: Instant) -> Option<Job> {
+        if self.stopping {
+            return None;
+        }
+        let Some(halt) = &mut self.halt else {
+            return self.queue.start(now, MAX_RUNNING);
+        };
+        if halt.probe.is_some() || now < halt.not_before {
+            return None;
+        }
+        let job = self.queue.start(now, MAX_RUNNING)?;
+        halt.probe = Some(job.routine().clone());
+        Some(job)
     }
 
     /// When [`Schedule::handle`] has something to do without an event.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.stopping {
-            None
-        } else {
-            self.queue.next_deadline(MAX_RUNNING)
+            return None;
+        }
+        let next = self.queue.next_deadline(MAX_RUNNING);
+        match &self.halt {
+            None => next,
+            Some(Halt { probe: Some(_), .. }) => None,
+            Some(halt) => next.map(|next| next.max(halt.not_before)),
         }
     }
 
@@ -254,38 +323,159 @@ impl Schedule {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        if let Ended::Stored(landed) = &ended {
-            self.landed(&routine, landed.clone());
-        }
-        let attempt = self.queue.attempt(&routine);
-        let Some((edit, newer)) = self.queue.finish(&routine) else {
-            return;
-        };
-        match ended {
-            Ended::Stored(_) => {}
+        let newer = match ended {
+            Ended::Tidied { again, reach } => {
+                self.reached(&routine, reach, None, now, effects);
+                let Some((attempt, newer)) = self.queue.finish_tidy(&routine) else {
+                    return;
+                };
+                self.tidy_later(&routine, again, attempt + 1, newer.is_some(), now);
+                newer
+            }
+            Ended::Stored { landed, tidy } => {
+                self.resume(now, effects);
+                self.landed(&routine, landed);
+                let Some((_, newer)) = self.queue.finish(&routine) else {
+                    return;
+                };
+                self.tidy_later(&routine, tidy, 0, newer.is_some(), now);
+                newer
+            }
             Ended::Overtaken => {
+                self.reached(&routine, Reach::Unasked, None, now, effects);
+                let Some((edit, newer)) = self.queue.finish(&routine) else {
+                    return;
+                };
                 self.synced.remove(&routine);
                 self.supersede(&edit, effects);
+                newer
             }
             Ended::Failed {
                 problem,
                 again,
+                reach,
                 jitter,
             } => {
+                let attempt = self.queue.attempt(&routine);
+                let told = (problem, jitter);
+                self.reached(&routine, reach, Some(&told), now, effects);
+                let Some((edit, newer)) = self.queue.finish(&routine) else {
+                    return;
+                };
                 self.synced.remove(&routine);
-                match self.next_try(again, attempt, jitter, now) {
-                    Some(_) if newer.is_some() => self.supersede(&edit, effects),
-                    Some(pause) => {
-                        self.tell_trouble(&routine, problem, pause, effects);
-                        self.queue.put_back(edit, now + pause, attempt + 1);
-                    }
-                    None => self.fail(&edit, problem, effects),
-                }
+                let next = (
+                    again,
+                    attempt,
+                    self.halt.is_some() && reach != Reach::Unasked,
+                );
+                self.failed(edit, newer.is_some(), told, next, now, effects);
+                newer
             }
-        }
+        };
         if let Some(newer) = newer {
             self.queue.put_back(newer, now, 0);
             self.settle_unchanged(&routine, effects);
+        }
+    }
+
+    /// Keeps an edit whose try did not succeed for another one, or ends it.
+    fn failed(
+        &mut self,
+        edit: Edit,
+        overtaken: bool,
+        (problem, jitter): (Problem, f64),
+        (again, attempt, halted): (Again, u32, bool),
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if halted && !overtaken {
+            // When to try again is no longer this routine's question.
+            self.queue.put_back(edit, now, 0);
+            return;
+        }
+        match self.next_try(again, attempt, jitter) {
+            Some(_) if overtaken => self.supersede(&edit, effects),
+            Some(pause) => {
+                self.tell_trouble(&edit.routine, problem, pause, effects);
+                self.queue.put_back(edit, now + pause, attempt + 1);
+            }
+            None => self.fail(&edit, problem, effects),
+        }
+    }
+
+    /// Takes note of what a try says of the service as a whole.
+    fn reached(
+        &mut self,
+        routine: &RoutineName,
+        reach: Reach,
+        told: Option<&(Problem, f64)>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.mode == Mode::Once {
+            return;
+        }
+        let jitter = told.map_or(0.5, |(_, jitter)| *jitter);
+        match reach {
+            Reach::Answered => self.resume(now, effects),
+            Reach::Unasked => {
+                if let Some(halt) = self.halt.as_mut() {
+                    halt.probe = halt.probe.take().filter(|probe| probe != routine);
+                }
+            }
+            Reach::Silent | Reach::Rejected => {
+                let halt = self.halt.get_or_insert_with(|| Halt {
+                    since: now,
+                    reach,
+                    attempt: 0,
+                    not_before: now,
+                    probe: Some(routine.clone()),
+                });
+                // What was under way when it began says nothing new.
+                if halt.probe.as_ref() != Some(routine) {
+                    return;
+                }
+                let after = match reach {
+                    Reach::Rejected => PROBE,
+                    _ => outage_pause(halt.attempt, jitter),
+                };
+                (halt.probe, halt.reach) = (None, reach);
+                halt.attempt += 1;
+                halt.not_before = now + after;
+                if let Some((problem, _)) = told.filter(|_| is_power_of_ten(halt.attempt)) {
+                    effects.push(Effect::Tell(report::Event::Offline {
+                        after,
+                        problem: problem.clone(),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The service is to be had again.
+    fn resume(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if let Some(halt) = self.halt.take() {
+            effects.push(Effect::Tell(report::Event::Online {
+                lasted: now.saturating_duration_since(halt.since),
+                waiting: self.queue.waiting(),
+            }));
+        }
+    }
+
+    fn tidy_later(
+        &mut self,
+        routine: &RoutineName,
+        again: Option<Again>,
+        attempt: u32,
+        overtaken: bool,
+        now: Instant,
+    ) {
+        // A deploy tidies anyway, and a command that runs once leaves it to the next.
+        if overtaken || self.mode == Mode::Once {
+            return;
+        }
+        if let Some(after) = again.and_then(|again| self.next_try(again, attempt, 0.5)) {
+            self.queue.put_untidy(routine, now + after, attempt);
         }
     }
 
@@ -305,12 +495,12 @@ impl Schedule {
     }
 
     /// The pause before the next try; `None` if there is none.
-    fn next_try(&self, again: Again, attempt: u32, jitter: f64, now: Instant) -> Option<Duration> {
+    fn next_try(&self, again: Again, attempt: u32, jitter: f64) -> Option<Duration> {
         match again {
             Again::Soon(_) if self.mode == Mode::Once && attempt + 1 >= TRIES_ONCE => None,
             Again::Soon(at_least) => Some(at_least + pause(attempt, jitter)),
             Again::FewTimes(most) if attempt + 1 < most => Some(pause(attempt, jitter)),
-            Again::At(moment) => Some(moment.saturating_duration_since(now)),
+            Again::After(pause) => Some(pause),
             Again::Later(pause) if self.mode == Mode::Daemon => Some(pause),
             Again::FewTimes(_) | Again::Later(_) | Again::Never => None,
         }
@@ -330,9 +520,7 @@ impl Schedule {
         };
         self.troubles
             .insert(routine.clone(), (problem.clone(), times));
-        let power_of_ten =
-            std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == times);
-        if power_of_ten {
+        if is_power_of_ten(times) {
             let routine = routine.clone();
             effects.push(Effect::Tell(match problem.operation {
                 Some(operation) if problem.class == Class::Throttled => report::Event::Throttled {
@@ -378,6 +566,19 @@ fn pause(attempt: u32, jitter: f64) -> Duration {
     bound.mul_f64(jitter.clamp(0.0, 1.0)).max(SHORTEST_PAUSE)
 }
 
+/// The pause between two tries that stand for all routines. There is no crowd of tries of one's own to spread, and the
+/// lower half of the range would only break the bound of two tries a minute.
+fn outage_pause(attempt: u32, jitter: f64) -> Duration {
+    let bound = FIRST_PAUSE
+        .saturating_mul(1 << attempt.min(16))
+        .min(LONGEST_PAUSE);
+    bound.mul_f64(0.55 + 0.45 * jitter.clamp(0.0, 1.0))
+}
+
+fn is_power_of_ten(number: u32) -> bool {
+    std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == number)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -400,11 +601,14 @@ mod tests {
     }
 
     fn stored(text: &str) -> Ended {
-        Ended::Stored(Landed {
-            end: End::Uploaded,
-            digest: Digest::of(text.as_bytes()),
-            revision: Revision::new("7"),
-        })
+        Ended::Stored {
+            landed: Landed {
+                end: End::Uploaded,
+                digest: Digest::of(text.as_bytes()),
+                revision: Revision::new("7"),
+            },
+            tidy: None,
+        }
     }
 
     fn problem(class: Class) -> Problem {
@@ -420,8 +624,9 @@ mod tests {
 
     fn failed(again: Again) -> Ended {
         Ended::Failed {
-            problem: problem(Class::Network),
+            problem: problem(Class::Service),
             again,
+            reach: Reach::Answered,
             jitter: 0.5,
         }
     }
@@ -430,7 +635,7 @@ mod tests {
         effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Deploy(edit) => Some(&edit.routine),
+                Effect::Run(job) => Some(job.routine()),
                 Effect::Tell(_) => None,
             })
             .collect()
@@ -452,7 +657,7 @@ mod tests {
             "{third:?}"
         );
         let next = schedule.handle(Event::Ended(hello.clone(), stored("a")), now);
-        assert_eq!(next, [Effect::Deploy(edit("hello", "c", now))]);
+        assert_eq!(next, [Effect::Run(Job::Deploy(edit("hello", "c", now)))]);
         schedule
             .handle(Event::Ended(hello, stored("c")), now)
             .clear();
@@ -571,7 +776,7 @@ mod tests {
         );
         assert_eq!(
             schedule.failures().iter().collect::<Vec<_>>(),
-            [&Class::Network]
+            [&Class::Service]
         );
     }
 
@@ -581,7 +786,7 @@ mod tests {
         schedule
             .handle(Event::Edited(edit("hello", "a", now)), now)
             .clear();
-        let Ended::Stored(landed) = stored("a") else {
+        let Ended::Stored { landed, .. } = stored("a") else {
             panic!()
         };
         schedule
@@ -613,6 +818,136 @@ mod tests {
         );
     }
 
+    fn offline() -> Ended {
+        Ended::Failed {
+            problem: problem(Class::Network),
+            again: Again::Soon(Duration::ZERO),
+            reach: Reach::Silent,
+            jitter: 0.5,
+        }
+    }
+
+    #[test]
+    fn an_hour_without_the_service_costs_at_most_120_tries_and_a_few_lines_however_many_routines() {
+        for jitter in [0.0, 0.5, 1.0] {
+            let (begun, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+            let mut now = begun;
+            let mut running: Vec<Job> = Vec::new();
+            let (mut tries, mut lines) = (0, 0);
+            for routine in 0..300 {
+                let edited = Event::Edited(edit(&format!("r{routine}"), "a", now));
+                for effect in schedule.handle(edited, now) {
+                    match effect {
+                        Effect::Run(job) => running.push(job),
+                        Effect::Tell(_) => lines += 1,
+                    }
+                }
+            }
+            let hour = Duration::from_secs(3_600);
+            while now - begun < hour {
+                for job in std::mem::take(&mut running) {
+                    tries += 1;
+                    let mut ended = offline();
+                    if let Ended::Failed { jitter: drawn, .. } = &mut ended {
+                        *drawn = jitter;
+                    }
+                    let ended = Event::Ended(job.routine().clone(), ended);
+                    lines += schedule.handle(ended, now).len();
+                }
+                now = schedule.next_deadline().unwrap();
+                for effect in schedule.handle(Event::Tick, now) {
+                    match effect {
+                        Effect::Run(job) => running.push(job),
+                        Effect::Tell(_) => lines += 1,
+                    }
+                }
+                assert!(running.len() <= 1, "one try stands for all");
+            }
+            // Sixteen were under way when the network went.
+            assert!(tries <= 120 + 15, "{tries}");
+            assert!(lines <= 60, "{lines}");
+        }
+    }
+
+    #[test]
+    fn the_first_answer_after_an_outage_starts_everything_that_waits() {
+        let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+        for routine in ["a", "b", "c"] {
+            let edited = Event::Edited(edit(routine, "x", now));
+            schedule.handle(edited, now).clear();
+        }
+        for routine in ["a", "b", "c"] {
+            let ended = Event::Ended(name(routine), offline());
+            schedule.handle(ended, now).clear();
+        }
+        now = schedule.next_deadline().unwrap();
+        let probe = schedule.handle(Event::Tick, now);
+        assert_eq!(deploys(&probe), [&name("a")]);
+        assert_eq!(schedule.next_deadline(), None);
+        let effects = schedule.handle(Event::Ended(name("a"), stored("x")), now);
+        assert!(
+            matches!(
+                effects[0],
+                Effect::Tell(report::Event::Online { waiting: 2, .. })
+            ),
+            "{effects:?}"
+        );
+        assert_eq!(deploys(&effects), [&name("b"), &name("c")]);
+    }
+
+    #[test]
+    fn a_refused_key_is_tried_once_in_five_minutes_whatever_is_saved() {
+        let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+        let begun = now;
+        let mut effects = schedule.handle(Event::Edited(edit("a", "0", now)), now);
+        let mut tries = 0;
+        for second in 0..1_500 {
+            if let [routine] = deploys(&effects)[..] {
+                tries += 1;
+                let ended = Ended::Failed {
+                    problem: problem(Class::Credentials),
+                    again: Again::Later(Duration::from_secs(300)),
+                    reach: Reach::Rejected,
+                    jitter: 0.5,
+                };
+                let ended = Event::Ended(routine.clone(), ended);
+                schedule.handle(ended, now).clear();
+            }
+            now = begun + Duration::from_secs(second);
+            let edited = Event::Edited(edit("a", &second.to_string(), now));
+            effects = schedule.handle(edited, now);
+        }
+        assert_eq!(tries, 5);
+    }
+
+    #[test]
+    fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
+        let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+        let hello = name("hello");
+        schedule
+            .handle(Event::Edited(edit("hello", "a", now)), now)
+            .clear();
+        let Ended::Stored { landed, .. } = stored("a") else {
+            panic!()
+        };
+        let tidy = Some(Again::After(Duration::from_secs(20)));
+        let ended = Ended::Stored { landed, tidy };
+        schedule
+            .handle(Event::Ended(hello.clone(), ended), now)
+            .clear();
+        assert!(schedule.is_idle(), "no edit waits");
+        now += Duration::from_secs(20);
+        assert_eq!(schedule.next_deadline(), Some(now));
+        let effects = schedule.handle(Event::Tick, now);
+        assert_eq!(effects, [Effect::Run(Job::Tidy(hello.clone()))]);
+        let done = Ended::Tidied {
+            again: None,
+            reach: Reach::Answered,
+        };
+        schedule.handle(Event::Ended(hello, done), now).clear();
+        assert_eq!(schedule.next_deadline(), None);
+    }
+
     /// One move of the outside world.
     #[derive(Debug, Clone)]
     enum Move {
@@ -624,7 +959,7 @@ mod tests {
     fn moves() -> impl Strategy<Value = Vec<Move>> {
         let one = prop_oneof![
             (0u8..4, 0u8..3).prop_map(|(routine, text)| Move::Edit(routine, text)),
-            (0u8..4, 0u8..7).prop_map(|(nth, how)| Move::End(nth, how)),
+            (0u8..4, 0u8..8).prop_map(|(nth, how)| Move::End(nth, how)),
             proptest::prelude::Just(Move::Sleep),
         ];
         proptest::collection::vec(one, 0..120)
@@ -636,25 +971,19 @@ mod tests {
         schedule: Schedule,
         disk: BTreeMap<RoutineName, String>,
         stored: BTreeMap<RoutineName, String>,
-        running: Vec<Edit>,
-        told: u64,
+        running: Vec<Job>,
     }
 
     impl World {
         fn handle(&mut self, event: Event) {
             for effect in self.schedule.handle(event, self.now) {
-                match effect {
-                    Effect::Deploy(edit) => {
-                        let twice = self
-                            .running
-                            .iter()
-                            .any(|running| running.routine == edit.routine);
-                        assert!(!twice, "two uploads of one routine at once");
-                        self.running.push(edit);
-                    }
-                    Effect::Tell(report::Event::Retrying { .. }) => {}
-                    Effect::Tell(_) => self.told += 1,
-                }
+                let Effect::Run(job) = effect else { continue };
+                let twice = self
+                    .running
+                    .iter()
+                    .any(|running| running.routine() == job.routine());
+                assert!(!twice, "two jobs of one routine at once");
+                self.running.push(job);
             }
             assert!(self.running.len() <= MAX_RUNNING);
         }
@@ -670,21 +999,42 @@ mod tests {
             if self.running.is_empty() {
                 return;
             }
-            let edit = self.running.remove(nth % self.running.len());
-            let routine = edit.routine.clone();
+            let job = self.running.remove(nth % self.running.len());
+            let routine = job.routine().clone();
+            let Job::Deploy(edit) = job else {
+                let (again, reach) = match how {
+                    0 => (Some(Again::Soon(Duration::ZERO)), Reach::Silent),
+                    1 => (Some(Again::After(Duration::from_secs(1))), Reach::Unasked),
+                    _ => (None, Reach::Answered),
+                };
+                return self.handle(Event::Ended(routine, Ended::Tidied { again, reach }));
+            };
             let text = self.disk[&routine].clone();
             let digest = Digest::of(text.as_bytes());
+            let with = |again, reach| Ended::Failed {
+                problem: problem(Class::Network),
+                again,
+                reach,
+                jitter: 0.5,
+            };
             let ended = match how {
                 // The source is read when the deploy starts; a change since then shows in the digest.
                 _ if edit.digest != Some(digest) => Ended::Overtaken,
                 0 => failed(Again::Soon(Duration::ZERO)),
                 1 => failed(Again::FewTimes(4)),
                 2 => failed(Again::Later(Duration::from_secs(300))),
-                3 => failed(Again::At(self.now + Duration::from_secs(20))),
-                _ => {
+                3 => with(Again::After(Duration::from_secs(20)), Reach::Unasked),
+                4 => with(Again::Soon(Duration::ZERO), Reach::Silent),
+                5 => with(Again::Later(Duration::from_secs(300)), Reach::Rejected),
+                6 | 7 => {
                     self.stored.insert(routine.clone(), text.clone());
-                    stored(&text)
+                    let tidy = (how == 6).then_some(Again::Soon(Duration::ZERO));
+                    match stored(&text) {
+                        Ended::Stored { landed, .. } => Ended::Stored { landed, tidy },
+                        other => other,
+                    }
                 }
+                _ => Ended::Overtaken,
             };
             self.handle(Event::Ended(routine, ended));
         }
@@ -692,14 +1042,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_script_runs_two_uploads_of_a_routine_loses_an_edit_or_stands_still(script in moves()) {
+        fn no_script_runs_two_jobs_of_a_routine_loses_an_edit_or_stands_still(script in moves()) {
             let mut world = World {
                 now: Instant::now(),
                 schedule: Schedule::new(Mode::Daemon),
                 disk: BTreeMap::new(),
                 stored: BTreeMap::new(),
                 running: Vec::new(),
-                told: 0,
             };
             for step in script {
                 match step {
@@ -711,7 +1060,7 @@ mod tests {
             // From here on everything succeeds; each deadline must bring something about.
             for _ in 0..200 {
                 while !world.running.is_empty() {
-                    world.end(0, 6);
+                    world.end(0, 7);
                 }
                 let Some(deadline) = world.schedule.next_deadline() else { break };
                 world.now = world.now.max(deadline);

@@ -21,6 +21,12 @@
 //! | `rotated` | `routine`, `revision`, `age_s`, `reason` |
 //! | `created` | `routine` |
 //! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`), `detail`, `saves` |
+//! | `offline` | `after_ms`, `problem` |
+//! | `online` | `lasted_ms`, edits `waiting` |
+//! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
+//! | `degraded` | `problem` |
+//! | `restored` | `what` |
+//! | `critical` | `routine`, `problem` |
 //! | `warning` | `routine`, `problem` |
 //! | `stopping` | `running` uploads, `drain_ms` |
 //! | `done` | `saves`, `edits`, `uploaded`, `reused`, `unchanged`, `superseded`, `failed`, `abandoned`, `planned`, `rotated`, `calls`, `peak` in a second, `up_ms` |

@@ -206,6 +206,57 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         saves: Option<u32>,
     },
+    /// The service cannot be reached, or refuses every request. All edits wait, and one try stands for them.
+    Offline {
+        /// The pause before the next try.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
+        after: Duration,
+        /// Why.
+        problem: Problem,
+    },
+    /// The service answers again.
+    Online {
+        /// How long it did not.
+        #[serde(rename = "lasted_ms", serialize_with = "json::millis")]
+        lasted: Duration,
+        /// Edits that waited for it.
+        waiting: usize,
+    },
+    /// Somebody else made a version.
+    Foreign {
+        /// The routine.
+        routine: RoutineName,
+        /// The version.
+        revision: Revision,
+        /// How old it is.
+        #[serde(
+            rename = "age_s",
+            serialize_with = "json::seconds",
+            skip_serializing_if = "Option::is_none"
+        )]
+        age: Option<Duration>,
+        /// Which other er-dev made it, if one did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Work goes on with less safety than usual.
+    Degraded {
+        /// Why, and what is left out.
+        problem: Problem,
+    },
+    /// The usual safety is back.
+    Restored {
+        /// What works again.
+        #[serde(serialize_with = "json::text")]
+        what: String,
+    },
+    /// Something is wrong on the service that somebody has to look at now.
+    Critical {
+        /// The routine.
+        routine: RoutineName,
+        /// What.
+        problem: Problem,
+    },
     /// Something that is worth knowing and stops nothing.
     Warning {
         /// The routine, if it is about one.
@@ -366,6 +417,10 @@ impl Event {
             | Self::Watching { .. }
             | Self::Budget { .. }
             | Self::Ready { .. }
+            | Self::Offline { .. }
+            | Self::Online { .. }
+            | Self::Degraded { .. }
+            | Self::Restored { .. }
             | Self::Stopping { .. }
             | Self::Done(_) => None,
             Self::Warning { routine, .. } => routine.as_ref(),
@@ -380,6 +435,8 @@ impl Event {
             | Self::Throttled { routine, .. }
             | Self::Rotated { routine, .. }
             | Self::Created { routine }
+            | Self::Foreign { routine, .. }
+            | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),
         }
     }

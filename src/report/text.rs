@@ -73,6 +73,12 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Rotated { .. } => ("Rotated", NEWS),
         Event::Created { .. } => ("Created", GOOD),
         Event::Planned { .. } => ("Planned", NEWS),
+        Event::Offline { .. } => ("Offline", CARE),
+        Event::Online { .. } => ("Online", GOOD),
+        Event::Foreign { .. } => ("Foreign", CARE),
+        Event::Degraded { .. } => ("Degraded", CARE),
+        Event::Restored { .. } => ("Restored", GOOD),
+        Event::Critical { .. } => ("Critical", BAD),
         Event::Warning { .. } => ("Warning", CARE),
         Event::Stopping { .. } => ("Stopping", NEWS),
         Event::Done(totals) if totals.failed > 0 => ("Done", BAD),
@@ -116,6 +122,14 @@ fn object(event: &Event) -> String {
             format!("waiting up to {} for {running}", seconds(*drain))
         }
         Event::Done(totals) => how_edits_ended(totals),
+        Event::Online { lasted, waiting } => {
+            let waiting = count(*waiting, "edit");
+            format!(
+                "the service answers again after {}, {waiting} waiting",
+                span(*lasted)
+            )
+        }
+        Event::Restored { what } => escape(what),
         other => other.routine().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -170,8 +184,24 @@ fn details(event: &Event) -> String {
             let what = "not uploaded before the stop; the next start looks again";
             format!("{what}{}", times(*saves))
         }
-        Event::Failed { problem, .. } | Event::Warning { problem, .. } => sentence(problem),
-        Event::Retrying { after, problem, .. } => {
+        Event::Failed { problem, .. }
+        | Event::Warning { problem, .. }
+        | Event::Degraded { problem }
+        | Event::Critical { problem, .. } => sentence(problem),
+        Event::Foreign {
+            revision, age, by, ..
+        } => {
+            let made = match age {
+                Some(age) => format!("made {} ago", age_in_words(*age)),
+                None => "made".into(),
+            };
+            let by = match by {
+                Some(by) => format!("by another er-dev ({})", escape(by)),
+                None => "not by er-dev".into(),
+            };
+            format!("{}  {made} {by}", short(revision))
+        }
+        Event::Offline { after, problem } | Event::Retrying { after, problem, .. } => {
             format!("{}, next try in {}", sentence(problem), seconds(*after))
         }
         Event::Throttled { routine, after, .. } => {
@@ -201,6 +231,8 @@ fn details(event: &Event) -> String {
         | Event::Budget { .. }
         | Event::Ready { .. }
         | Event::Stopping { .. }
+        | Event::Online { .. }
+        | Event::Restored { .. }
         | Event::Done(_) => String::new(),
     }
 }
@@ -208,7 +240,12 @@ fn details(event: &Event) -> String {
 fn has_problem(event: &Event) -> bool {
     matches!(
         event,
-        Event::Failed { .. } | Event::Retrying { .. } | Event::Warning { .. }
+        Event::Failed { .. }
+            | Event::Retrying { .. }
+            | Event::Offline { .. }
+            | Event::Degraded { .. }
+            | Event::Critical { .. }
+            | Event::Warning { .. }
     )
 }
 
@@ -252,7 +289,11 @@ impl Page {
             Event::Failed { problem, .. } => {
                 return self.problem(problem, "not uploaded, no version used");
             }
-            Event::Retrying { problem, .. } | Event::Warning { problem, .. } => {
+            Event::Retrying { problem, .. }
+            | Event::Offline { problem, .. }
+            | Event::Degraded { problem }
+            | Event::Critical { problem, .. }
+            | Event::Warning { problem, .. } => {
                 return self.problem(problem, "");
             }
             Event::Done(totals) => {

@@ -1,6 +1,7 @@
 //! Drives the protocol: one [`Session`] a routine, one [`Pass`] an edit.
 //!
-//! A pass holds the step lock. [`Pass::store`] ends with a version that holds the bytes, which is when the edit is
+//! A pass holds the step lock, unless the state directory cannot be used: then it goes on without, and deletes nothing.
+//! [`Pass::store`] ends with a version that holds the bytes, which is when the edit is
 //! done; [`Pass::trim`] then frees a slot. What happened on the way is kept in [`Pass::happened`], also when the pass
 //! ends in an error, because a deletion is never silent.
 
@@ -9,59 +10,68 @@ mod steps;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::{self, Moment};
 use crate::cloud::error::CloudError;
-use crate::cloud::{Cloud, Listing};
+use crate::cloud::form::Form;
+use crate::cloud::{Cloud, Listing, Timeouts};
 use crate::config::{Revisions, Routine, Verify};
 use crate::routine::{Code, Digest, Revision};
 
+use super::intent::Journal;
 use super::lock::{self, LockError, StepLock};
 use super::mark::Instance;
-use super::protocol::{self, Blocked, Goal, Knowledge, Step};
+use super::protocol::{Blocked, Doubt, Goal, Knowledge, Noticed, Rules, Step, Wanted, decide};
 use super::rotation::Policy;
 use super::vault::Vault;
 
 /// The most steps of one pass. A pass takes about ten; a service that never gets anywhere ends here.
 const MAX_STEPS: usize = 80;
 
-/// The most uploads of one pass: a form may end early, an orphan may have to be replaced.
-const MAX_UPLOADS: u32 = 3;
+/// After a suspend that lasted longer, anything may have happened on the service.
+const LONGEST_SUSPEND: Duration = Duration::from_secs(10);
 
-/// How long after its time-out a request that got no answer could still be carried out.
-pub const SETTLE_MARGIN: Duration = Duration::from_secs(10);
+/// A version of another er-dev that is younger than this tells that it is at work at the same time.
+const YOUNG: Duration = Duration::from_secs(600);
 
 /// What all sessions of a run share.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The rules of rotation.
-    pub policy: Policy,
+    /// The rules of versions.
+    pub rules: Rules,
     /// When the code of an upload is read back.
     pub verify: Verify,
-    /// Which er-dev this is.
-    pub instance: Instance,
     /// How long a step of another er-dev is waited for.
     pub lock_wait: Duration,
-    /// How long a request that got no answer could still be carried out, from when it was sent.
-    pub settle: Duration,
+    /// How long answers are waited for.
+    pub timeouts: Timeouts,
+    /// How long after its time-out a request that got no answer could still be carried out, as far as that is waited
+    /// for.
+    pub margin: Duration,
     /// Whether changing requests are only named and not sent.
     pub dry_run: bool,
 }
 
 impl Settings {
-    /// The settings of a configuration.
+    /// The settings of a configuration. The margin is also how late the service is expected to show what it did.
     pub fn new(
         revisions: &Revisions,
         instance: Instance,
         lock_wait: Duration,
-        settle: Duration,
+        timeouts: Timeouts,
+        margin: Duration,
     ) -> Self {
         Self {
-            policy: Policy::new(revisions),
+            rules: Rules {
+                policy: Policy::new(revisions),
+                instance,
+                lag: margin,
+            },
             verify: revisions.verify,
-            instance,
             lock_wait,
-            settle,
+            timeouts,
+            margin,
             dry_run: false,
         }
     }
@@ -75,8 +85,21 @@ pub struct Session {
     routine: Routine,
     dir: PathBuf,
     vault: Vault,
+    journal: Journal,
     knowledge: Knowledge,
+    /// The form that the knowledge speaks of. It is kept in memory only.
+    form: Option<(Revision, Form)>,
     generation: u64,
+    /// Whether a pass has begun before.
+    begun: bool,
+    /// Whether the service has refused a description with more than the mark.
+    mark_only: bool,
+    /// What listings outside of a pass showed, to be told by the next one.
+    noticed: Vec<Noticed>,
+    /// How long the machine had been suspended in all when the last pass began.
+    asleep: Duration,
+    /// Why the last pass had to do with less safety.
+    trouble: Option<Trouble>,
     /// What was there when an upload of identical bytes was forced, until that upload is proven.
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
@@ -87,7 +110,8 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Pass<'a> {
     session: &'a mut Session,
-    lock: StepLock,
+    /// `None` where the state directory does not allow for one.
+    lock: Option<StepLock>,
     changed: bool,
     calls: u32,
     happened: Vec<Happened>,
@@ -141,6 +165,28 @@ pub enum Happened {
     Planned(&'static str, String),
     /// A version could not be saved or deleted and stays for now.
     Spared(Revision, String),
+    /// Somebody else made a version, another er-dev if it is named.
+    Foreign {
+        /// The version.
+        revision: Revision,
+        /// Its age.
+        age: Option<Duration>,
+        /// Which er-dev made it.
+        by: Option<Instance>,
+    },
+    /// A version was published while it was being deleted.
+    LiveAndDeleted(Revision, String),
+}
+
+/// Why a pass deletes nothing although it goes on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used: {0}")]
+    State(String),
+    /// The key may not delete.
+    #[error(transparent)]
+    Permission(CloudError),
 }
 
 /// Why a pass ended early.
@@ -155,15 +201,12 @@ pub enum DeployError {
     /// Another er-dev is busy with the routine.
     #[error("the routine is locked: {0}")]
     Lock(#[from] LockError),
-    /// An earlier request got no answer and could still be carried out until then.
-    #[error("an earlier request got no answer and could still be carried out")]
-    Unsettled(Instant),
-    /// The state directory cannot be written.
-    #[error("the state directory cannot be written: {0}")]
-    State(#[from] std::io::Error),
-    /// The service answers, but no version is ever proven to hold the bytes.
+    /// What an earlier request did, or will still do, is known at that moment at the latest.
+    #[error("what an earlier request did is not known yet")]
+    Unsettled(Moment),
+    /// The service answers, and nothing ever comes of it.
     #[error(
-        "no proven version after {MAX_UPLOADS} uploads{}",
+        "no end in sight after {MAX_STEPS} steps{}",
         .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
     )]
     Endless(Option<CloudError>),
@@ -173,6 +216,7 @@ impl Session {
     /// A session of a routine whose state lies in this directory. Makes no request.
     pub fn new(cloud: Arc<Cloud>, settings: Arc<Settings>, routine: Routine, dir: PathBuf) -> Self {
         let vault = Vault::new(&dir);
+        let journal = Journal::new(&dir);
         let generation = lock::generation(&dir);
         Self {
             cloud,
@@ -180,8 +224,15 @@ impl Session {
             routine,
             dir,
             vault,
+            journal,
             knowledge: Knowledge::default(),
+            form: None,
             generation,
+            begun: false,
+            mark_only: false,
+            noticed: Vec::new(),
+            asleep: clock::asleep(),
+            trouble: None,
             forced: None,
             sent: None,
         }
@@ -199,40 +250,82 @@ impl Session {
 
     /// The rules its versions are rotated by.
     pub fn policy(&self) -> &Policy {
-        &self.settings.policy
+        &self.settings.rules.policy
     }
 
     /// Which er-dev this is.
     pub fn instance(&self) -> &Instance {
-        &self.settings.instance
+        &self.settings.rules.instance
+    }
+
+    /// Why the last pass had to do with less safety, if it had to: nothing was deleted then.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
     }
 
     /// Lists the versions. Takes no lock, since it changes nothing.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         let listing = self.cloud.list(&self.routine.name).await?;
-        let _ = self.knowledge.listed(listing, Instant::now());
+        let noticed = self
+            .knowledge
+            .listed(listing, &self.settings.rules, clock::now());
+        self.noticed.extend(noticed);
         match self.knowledge.listing() {
             Some(listing) => Ok(listing),
             None => unreachable!("a listing was just written down"),
         }
     }
 
-    /// Begins a pass: takes the step lock, and lists again if another er-dev changed something meanwhile.
+    /// Begins a pass: takes the step lock, lists again if another er-dev changed something meanwhile, and recalls what
+    /// was sent and is not known.
     pub async fn begin(&mut self) -> Result<Pass<'_>, DeployError> {
-        let lock = lock::step(&self.dir, self.settings.lock_wait).await?;
-        if lock.generation() != self.generation {
+        let (lock, mut trouble) = match lock::step(&self.dir, self.settings.lock_wait).await {
+            Ok(lock) => (Some(lock), None),
+            Err(error @ LockError::Held(_)) => return Err(error.into()),
+            Err(error @ LockError::Io { .. }) => (None, Some(error.to_string())),
+        };
+        if let Some(lock) = lock.as_ref().filter(|l| l.generation() != self.generation) {
             self.knowledge.forget_listing();
             self.generation = lock.generation();
         }
+        let asleep = clock::asleep();
+        if asleep > std::mem::replace(&mut self.asleep, asleep) + LONGEST_SUSPEND {
+            self.knowledge.forget_listing();
+        }
         self.knowledge.begin();
-        Ok(Pass {
+        let now = clock::now();
+        self.journal.recall(&mut self.knowledge, now);
+        if self.trouble.take().is_some() {
+            self.journal.write_again();
+        }
+        if let Err(error) = self.journal.update(&self.knowledge) {
+            trouble = trouble.or(Some(error.to_string()));
+        }
+        if !std::mem::replace(&mut self.begun, true) && trouble.is_some() {
+            // Without a record nobody knows whether an earlier run left something on its way.
+            let timeouts = self.settings.timeouts;
+            let settled = now + timeouts.api.max(timeouts.post) + self.settings.margin;
+            self.knowledge.in_doubt(Doubt {
+                settled,
+                shown: settled,
+            });
+        }
+        let noticed = std::mem::take(&mut self.noticed);
+        let mut pass = Pass {
             session: self,
             lock,
             changed: false,
             calls: 0,
             happened: Vec::new(),
             last_error: None,
-        })
+        };
+        for noticed in noticed {
+            pass.notice(noticed);
+        }
+        if let Some(trouble) = trouble {
+            pass.do_with_less(Trouble::State(trouble));
+        }
+        Ok(pass)
     }
 }
 
@@ -244,9 +337,9 @@ impl Pass<'_> {
 
     /// Leads to a version that provably holds the code. With `force` a new one, even if there is one already.
     pub async fn store(&mut self, code: &Code, force: bool) -> Result<Stored, DeployError> {
-        let mut goal = Goal {
+        let mut wanted = Wanted {
             digest: code.digest(),
-            instance: self.session.settings.instance.clone(),
+            normalised: code.normalised(),
             besides: BTreeSet::new(),
         };
         if force {
@@ -257,23 +350,14 @@ impl Pass<'_> {
                 let there = revisions.map(|listed| listed.revision.clone()).collect();
                 self.session.forced = Some(there);
             }
-            goal.besides = self.session.forced.clone().unwrap_or_default();
+            wanted.besides = self.session.forced.clone().unwrap_or_default();
         }
-        let mut uploads = 0;
         for _ in 0..MAX_STEPS {
-            let step = protocol::store(
-                &self.session.knowledge,
-                &goal,
-                &self.session.settings.policy,
-                Instant::now(),
-            );
-            match step {
-                Step::Stored(revision) => return Ok(self.stored(revision, goal.digest)),
+            match self.next(Goal::Stored(&wanted)) {
+                Step::Stored(revision) => return Ok(self.stored(revision, wanted.digest)),
                 Step::Upload if self.session.settings.dry_run => return Ok(self.planned(code)),
-                Step::Upload => {
-                    uploads += 1;
-                    self.upload(code, uploads).await?;
-                }
+                Step::Upload => self.upload(code).await?,
+                Step::Post(revision) => self.post(revision, code).await?,
                 step => self.carry_out(step).await?,
             }
         }
@@ -284,11 +368,7 @@ impl Pass<'_> {
     /// this begins, so an error here is only worth a warning.
     pub async fn trim(&mut self) -> Result<(), DeployError> {
         for _ in 0..MAX_STEPS {
-            match protocol::trim(
-                &self.session.knowledge,
-                &self.session.settings.policy,
-                Instant::now(),
-            ) {
+            match self.next(Goal::AtRest) {
                 Step::AtRest => {
                     if self.session.settings.dry_run {
                         // What was only pretended must not be taken for true by the next edit.
@@ -300,6 +380,16 @@ impl Pass<'_> {
             }
         }
         Err(DeployError::Endless(self.last_error.take()))
+    }
+
+    fn next(&self, goal: Goal<'_>) -> Step {
+        let session = &*self.session;
+        decide(
+            &session.knowledge,
+            goal,
+            &session.settings.rules,
+            clock::now(),
+        )
     }
 
     fn stored(&mut self, revision: Revision, digest: Digest) -> Stored {
@@ -314,15 +404,47 @@ impl Pass<'_> {
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };
-        let slots = knowledge
-            .listing()
-            .map_or(0, |listing| listing.revisions.len());
+        let slots = knowledge.slots();
         Stored {
             revision,
             how,
             calls: self.calls,
             slots,
-            cap: self.session.settings.policy.cap,
+            cap: self.session.settings.rules.policy.cap,
+        }
+    }
+
+    /// Goes on without deleting anything.
+    fn do_with_less(&mut self, trouble: Trouble) {
+        self.session.knowledge.no_deletes(trouble.to_string());
+        self.session.trouble = Some(trouble);
+    }
+
+    /// Keeps what a listing showed besides the versions.
+    fn notice(&mut self, noticed: Noticed) {
+        let now = SystemTime::now();
+        match noticed {
+            Noticed::Gone(revision) => self
+                .happened
+                .push(steps::rotated(revision, "its deletion had got no answer")),
+            Noticed::Foreign {
+                revision,
+                by,
+                first,
+            } => {
+                let age = age_of(&revision, now);
+                // What was there before this program looked is only news if another er-dev is at it now.
+                let news = by.is_some() && age.is_some_and(|age| age < YOUNG);
+                if !first || news {
+                    self.happened.push(Happened::Foreign { revision, age, by });
+                }
+            }
+            Noticed::LiveAndDeleted {
+                revision,
+                environment,
+            } => self
+                .happened
+                .push(Happened::LiveAndDeleted(revision, environment)),
         }
     }
 
@@ -334,15 +456,13 @@ impl Pass<'_> {
         let revision = Revision::new(&u64::MAX.to_string());
         knowledge.pretend_uploaded(revision.clone());
         knowledge.stored(revision.clone());
-        let slots = knowledge
-            .listing()
-            .map_or(0, |listing| listing.revisions.len());
+        let slots = knowledge.slots();
         Stored {
             revision,
             how: How::Planned,
             calls: self.calls,
             slots,
-            cap: self.session.settings.policy.cap,
+            cap: self.session.settings.rules.policy.cap,
         }
     }
 }

@@ -112,13 +112,7 @@ impl StepLock {
 /// Opens and locks a file; the inner `Err` is the file of somebody else's lock.
 fn locked(path: &Path) -> io::Result<Result<File, File>> {
     for _ in 0..MAX_REOPENS {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Err(file)),
@@ -133,6 +127,16 @@ fn locked(path: &Path) -> io::Result<Result<File, File>> {
         }
     }
     Err(io::Error::other("the lock file is removed again and again"))
+}
+
+/// A lock can also be taken on a file that cannot be written any more.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let writing = options.read(true).write(true).create(true).truncate(false);
+    writing
+        .mode(0o600)
+        .open(path)
+        .or_else(|error| File::open(path).map_err(|_| error))
 }
 
 fn number(mut file: File) -> io::Result<Option<u64>> {

@@ -26,7 +26,7 @@ pub struct Policy {
 }
 
 /// What is known beyond a listing, and protects.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Protected {
     /// The version that was live in an environment before the present one, as far as er-dev has seen.
     pub was_live: BTreeMap<String, Revision>,
@@ -34,10 +34,12 @@ pub struct Protected {
     pub present: Option<Revision>,
     /// Versions that could not be saved or deleted, with the reason.
     pub spared: BTreeMap<Revision, String>,
+    /// Versions that are proven to hold no code. They are not worth keeping among the newest.
+    pub empty: BTreeSet<Revision>,
 }
 
 /// Why a version stays.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Stays {
     /// It is live in these environments.
     Live(Vec<String>),
@@ -82,8 +84,11 @@ pub enum Fate {
 }
 
 /// Why nothing at all may be deleted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
+    /// Something that deleting needs does not work.
+    #[error("{0}")]
+    Off(String),
     /// `rotate = "never"`.
     #[error("`rotate = \"never\"`: er-dev deletes nothing")]
     Never,
@@ -131,7 +136,7 @@ impl Policy {
     /// The fate of every listed version, in the order of the listing.
     pub fn fates(&self, listing: &Listing, protected: &Protected) -> Result<Vec<Fate>, Refusal> {
         let live = self.check(listing)?;
-        let newest = newest(listing, self.keep_newest);
+        let newest = newest(listing, self.keep_newest, &protected.empty);
         let stays = |listed: &Listed| self.stays(listed, live, &newest, protected);
         let mut going: Vec<u64> = listing
             .revisions
@@ -164,6 +169,29 @@ impl Policy {
         let fates = self.fates(listing, protected)?;
         let next = fates.iter().position(|fate| *fate == Fate::MayGo(0));
         Ok(next.and_then(|index| listing.revisions.get(index)))
+    }
+
+    /// Whether a version that is of no worth, since it has no code or its bytes are there twice, may go: that it is among
+    /// the newest, or holds the present bytes, is no reason to keep it then.
+    pub fn may_reclaim(
+        &self,
+        listing: &Listing,
+        revision: &Revision,
+        protected: &Protected,
+    ) -> bool {
+        let Ok(live) = self.check(listing) else {
+            return false;
+        };
+        let protected = Protected {
+            present: None,
+            ..protected.clone()
+        };
+        let mut all = listing.revisions.iter();
+        all.find(|listed| listed.revision == *revision)
+            .is_some_and(|listed| {
+                self.stays(listed, live, &BTreeSet::new(), &protected)
+                    .is_none()
+            })
     }
 
     fn check<'a>(
@@ -257,10 +285,15 @@ impl Policy {
     }
 }
 
-fn newest(listing: &Listing, count: usize) -> BTreeSet<&Revision> {
+fn newest<'a>(
+    listing: &'a Listing,
+    count: usize,
+    empty: &BTreeSet<Revision>,
+) -> BTreeSet<&'a Revision> {
     let mut numbered: Vec<(u64, &Revision)> = listing
         .revisions
         .iter()
+        .filter(|listed| !empty.contains(&listed.revision))
         .filter_map(|listed| Some((listed.revision.number()?, &listed.revision)))
         .collect();
     numbered.sort_unstable_by(|a, b| b.cmp(a));
@@ -356,6 +389,7 @@ mod tests {
             was_live: BTreeMap::from([("production".into(), Revision::new("2"))]),
             present: Some(Revision::new("4")),
             spared: BTreeMap::from([(Revision::new("5"), "it could not be saved".into())]),
+            ..Protected::default()
         };
         let fates = policy(10, 1, Rotate::Any, &["release*"])
             .fates(&listing, &protected)

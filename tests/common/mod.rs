@@ -211,9 +211,75 @@ impl Bed {
         self.emulator.with_world(seed)
     }
 
+    /// Fills the free slots of a routine with versions that somebody else makes now.
+    pub(crate) fn seed_now(&self, routine: &str) {
+        let seed = |world: &mut World| {
+            let now = jiff::Timestamp::now();
+            while world
+                .seed(&name(routine), Some(b"// foreign, now"), "by hand", now)
+                .is_ok()
+            {}
+        };
+        self.emulator.with_world(seed);
+    }
+
+    /// Waits for a state of the service.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&World) -> bool) {
+        let waited = tokio::time::timeout(LIMIT, self.emulator.wait_until(holds)).await;
+        if waited.is_err() {
+            let history = self.history();
+            let last: Vec<String> = history
+                .iter()
+                .rev()
+                .take(40)
+                .map(|r| format!("{r:?}"))
+                .collect();
+            panic!(
+                "{what} never came; the last requests, newest first:\n{}",
+                last.join("\n")
+            );
+        }
+    }
+
+    /// Waits until an operation has been asked for so many times.
+    pub(crate) async fn until_asked(&self, operation: &str, times: usize) {
+        let asked = |world: &World| {
+            let history = world.history().iter();
+            history.filter(|record| record.op == operation).count() >= times
+        };
+        self.until(operation, asked).await;
+    }
+
+    /// How often an operation has been asked for.
+    pub(crate) fn asked(&self, operation: &str) -> usize {
+        let history = self.history();
+        history
+            .iter()
+            .filter(|record| record.op == operation)
+            .count()
+    }
+
+    /// The directory of a routine's state.
+    pub(crate) fn routine_dir(&self, routine: &str) -> PathBuf {
+        let host = self.emulator.address().to_string().replace(':', "_");
+        self.path("state").join(host).join(routine)
+    }
+
     pub(crate) fn publish(&self, routine: &str, revision: &Revision, environment: &str) {
         let publish = |world: &mut World| world.publish(&name(routine), revision, &[environment]);
         self.emulator.with_world(publish).unwrap();
+    }
+
+    /// Lets requests go wrong from now on.
+    pub(crate) fn fault(&self, spec: &str) {
+        self.emulator.fault(spec).unwrap();
+    }
+
+    /// Answers one of the questions that the service leaves open, as in `lag=5s`.
+    pub(crate) fn world(&self, switch: &str) {
+        let mut settings = self.emulator.with_world(|world| world.settings().clone());
+        settings.set(switch).unwrap();
+        self.emulator.configure(settings);
     }
 
     /// What er-dev asked of the service; the deeds of other people are left out.
@@ -221,6 +287,10 @@ impl Bed {
         let mut history = self.emulator.history();
         history.retain(|record| record.actor == Actor::Client);
         history
+    }
+
+    pub(crate) fn assert_at_rest(&self) {
+        self.assert_within_limits();
     }
 
     /// What no run may ever do, read off the emulator's history.
@@ -337,6 +407,11 @@ impl Watch {
         (self.exit().await, done)
     }
 
+    /// Kills it.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Waits for its end.
     pub(crate) async fn exit(&mut self) -> Option<i32> {
         let status = tokio::time::timeout(LIMIT, self.child.wait())
@@ -359,6 +434,17 @@ pub(crate) fn assert_adds_up(done: &Value) {
     ];
     let sum: u64 = ends.iter().map(|end| done[end].as_u64().unwrap()).sum();
     assert_eq!(done["edits"], sum, "{done}");
+}
+
+/// Whether the long runs were asked for.
+pub(crate) fn long() -> bool {
+    std::env::var_os("ER_DEV_LONG").is_some_and(|value| value == "1")
+}
+
+/// Says something aloud, past the capture of the test harness.
+pub(crate) fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Whether a program is there; says aloud that a test is skipped where it is not.

@@ -1,15 +1,17 @@
 //! Carries out one step of the protocol, and writes down what came of it before anything else is done.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use crate::clock;
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Deletion, Environments, Fetched, Listing};
 use crate::config::{Routine, Verify};
+use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
-use crate::revision::protocol::{Content, Step, Why};
+use crate::revision::protocol::{Blocked, Content, Doubt, Rules, Step, Why};
 use crate::routine::{Code, Digest, Revision};
 
-use super::{DeployError, Happened, MAX_UPLOADS, Pass, age_of};
+use super::{DeployError, Happened, Pass, Trouble, age_of};
 
 /// The oldest a listing may be when a deletion that rests on it is sent. Usually it is some hundredths of a second.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
@@ -18,7 +20,13 @@ impl Pass<'_> {
     pub(super) async fn carry_out(&mut self, step: Step) -> Result<(), DeployError> {
         match step {
             Step::Wait(until) => Err(DeployError::Unsettled(until)),
-            Step::Blocked(blocked) => Err(blocked.into()),
+            Step::Blocked(blocked) => {
+                if blocked == Blocked::Fruitless {
+                    // The next pass comes after a long pause, and then the service may do better.
+                    self.session.knowledge.try_anew();
+                }
+                Err(blocked.into())
+            }
             Step::List => self.list().await,
             Step::ReadBack(revision) => self.read_back(revision).await,
             Step::Save(revision) if self.session.settings.dry_run => {
@@ -33,47 +41,47 @@ impl Pass<'_> {
             }
             Step::Save(revision) => self.save(revision).await,
             Step::Delete(revision, why) => self.delete(revision, why).await,
-            Step::Upload | Step::Stored(_) | Step::AtRest => Ok(()),
+            Step::Upload | Step::Post(_) | Step::Stored(_) | Step::AtRest => Ok(()),
         }
     }
 
     pub(super) async fn list(&mut self) -> Result<(), DeployError> {
         self.calls += 1;
-        let session = &mut *self.session;
-        match session.cloud.list(&session.routine.name).await {
+        match self.session.cloud.list(&self.session.routine.name).await {
             Ok(listing) => {
-                for revision in session.knowledge.listed(listing, Instant::now()) {
-                    self.happened
-                        .push(rotated(revision, "its deletion had got no answer"));
-                }
+                self.listed(listing);
                 Ok(())
             }
-            Err(error) if error.class == Class::Gone && session.routine.create => {
+            Err(error) if error.class == Class::Gone && self.session.routine.create => {
                 self.create().await
             }
             Err(error) => Err(error.into()),
         }
     }
 
+    fn listed(&mut self, listing: Listing) {
+        let rules = &self.session.settings.rules;
+        let noticed = self.session.knowledge.listed(listing, rules, clock::now());
+        for noticed in noticed {
+            self.notice(noticed);
+        }
+        self.write_down();
+    }
+
     /// Makes the missing routine; the next step lists it.
     async fn create(&mut self) -> Result<(), DeployError> {
+        let name = self.session.routine.name.clone();
         if self.session.settings.dry_run {
-            self.happened.push(Happened::Planned(
-                "create",
-                self.session.routine.name.to_string(),
-            ));
-            let nothing = Listing {
+            self.happened
+                .push(Happened::Planned("create", name.to_string()));
+            self.listed(Listing {
                 revisions: Vec::new(),
                 environments: Environments::Unknown("the routine does not exist yet".into()),
-            };
-            let _ = self.session.knowledge.listed(nothing, Instant::now());
+            });
             return Ok(());
         }
         self.calls += 1;
-        self.session
-            .cloud
-            .create(&self.session.routine.name)
-            .await?;
+        self.session.cloud.create(&name).await?;
         self.happened.push(Happened::Created);
         Ok(())
     }
@@ -81,27 +89,28 @@ impl Pass<'_> {
     async fn read_back(&mut self, revision: Revision) -> Result<(), DeployError> {
         self.calls += 1;
         let session = &mut *self.session;
-        match session.cloud.fetch(&session.routine.name, &revision).await {
+        let fetched = session.cloud.fetch(&session.routine.name, &revision).await;
+        let (rules, now) = (&session.settings.rules, clock::now());
+        match fetched {
             Ok(fetched) => {
                 let content = match fetched {
                     Fetched::Code(code) => Content::Holds(code.digest()),
                     Fetched::Nothing => Content::Nothing,
                 };
-                session
-                    .knowledge
-                    .read_back(revision, content, Instant::now());
+                session.knowledge.read_back(revision, content, rules, now);
+                self.write_down();
                 Ok(())
             }
-            // It went away since it was listed.
             Err(error) if error.class == Class::Gone => {
-                session.knowledge.forget_listing();
+                session.knowledge.not_there(revision, rules, now);
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Saves a version's code. One whose code cannot be read or kept stays, and the next oldest is looked at.
+    /// Saves a version's code. One whose code cannot be read stays, and the next oldest is looked at; if it cannot be
+    /// written, nothing is deleted at all.
     async fn save(&mut self, revision: Revision) -> Result<(), DeployError> {
         self.calls += 1;
         let session = &mut *self.session;
@@ -125,7 +134,9 @@ impl Pass<'_> {
                 .vault
                 .save(name, listed, &listing.environments, code.as_ref(), now);
             if let Err(error) = saved {
-                self.spare(revision, format!("its code could not be saved: {error}"));
+                self.do_with_less(Trouble::State(format!(
+                    "the code of version {revision} could not be saved: {error}"
+                )));
                 return Ok(());
             }
         }
@@ -134,42 +145,49 @@ impl Pass<'_> {
     }
 
     async fn delete(&mut self, revision: Revision, why: Why) -> Result<(), DeployError> {
-        self.changing()?;
+        let patience = self.session.settings.timeouts.api + self.session.settings.margin;
+        let intent = Intent::Delete {
+            revision: revision.clone(),
+        };
+        if !self.note(intent.clone(), patience) {
+            return Ok(());
+        }
         self.calls += 1;
         let session = &mut *self.session;
-        let age = session
-            .knowledge
-            .listing_age(Instant::now())
-            .unwrap_or_default();
-        let not_after = Instant::now() + LONGEST_LOOK.saturating_sub(age);
+        let sent = clock::now();
+        let age = session.knowledge.listing_age(sent).unwrap_or_default();
+        let not_after = sent + LONGEST_LOOK.saturating_sub(age);
         let outcome = session
             .cloud
             .delete(&session.routine.name, &revision, not_after)
             .await;
+        let now = clock::now();
         match outcome {
             Ok(Deletion::Done) => {
-                session.knowledge.deleted(revision.clone(), true);
-                let reason = match why {
-                    Why::Oldest => "kept in the vault (the oldest that may go)",
-                    Why::Orphan => "its code never arrived",
-                };
-                self.happened.push(rotated(revision, reason));
+                session.knowledge.deleted(revision.clone(), true, now);
+                self.happened.push(rotated(revision, reason_of(why)));
             }
             Ok(Deletion::TooLate) => session.knowledge.forget_listing(),
             // Somebody else deleted it, which is as good.
-            Err(error) if error.class == Class::Gone => session.knowledge.deleted(revision, true),
+            Err(error) if error.class == Class::Gone => {
+                session.knowledge.deleted(revision, true, now);
+            }
+            Err(error) if error.is_permission() => {
+                session.knowledge.forget_listing();
+                self.do_with_less(Trouble::Permission(error));
+            }
             Err(error) if matches!(error.class, Class::Permanent | Class::UnknownServer) => {
                 session.knowledge.forget_listing();
                 self.spare(revision, format!("its deletion was refused: {error}"));
             }
             Err(error) => {
-                session.knowledge.forget_listing();
                 if error.class == Class::Ambiguous {
-                    session.knowledge.deleted(revision, false);
+                    session.knowledge.deleted(revision, false, now);
                 }
-                return Err(error.into());
+                return self.doubtful(error, &intent, sent, patience);
             }
         }
+        self.write_down();
         Ok(())
     }
 
@@ -180,72 +198,176 @@ impl Pass<'_> {
         self.happened.push(Happened::Spared(revision, reason));
     }
 
-    /// Both steps of an upload. What is left open between them is written down before anything else is done.
-    pub(super) async fn upload(&mut self, code: &Code, number: u32) -> Result<(), DeployError> {
-        if number > MAX_UPLOADS {
-            return Err(DeployError::Endless(self.last_error.take()));
-        }
-        self.changing()?;
+    /// The first step of an upload. From here on there may be a version without code.
+    pub(super) async fn upload(&mut self, code: &Code) -> Result<(), DeployError> {
+        let sha256 = code.digest();
+        let patience = self.session.settings.timeouts.api + self.session.settings.margin;
+        let intent = Intent::Upload { sha256 };
+        self.note(intent.clone(), patience);
         self.calls += 1;
         let session = &mut *self.session;
-        session.sent = Some(code.digest());
-        let description = describe(&session.routine, code.digest(), &session.settings.instance);
-        let sent = Instant::now();
+        session.sent = Some(sha256);
+        let instance = &session.settings.rules.instance;
+        let description = if session.mark_only {
+            mark::describe("", sha256, instance)
+        } else {
+            describe(&session.routine, sha256, instance)
+        };
+        let sent = clock::now();
         let begun = session
             .cloud
             .begin_upload(&session.routine.name, &description)
             .await;
-        let (revision, form) = match begun {
-            Ok(begun) => begun,
-            Err(error) if error.class == Class::Quota => {
-                session.knowledge.quota_hit();
-                return Ok(());
+        match begun {
+            Ok((revision, form)) => {
+                let now = clock::now();
+                session
+                    .knowledge
+                    .begun(revision.clone(), description, sha256, now);
+                // It is written down together with the post that follows.
+                session.form = Some((revision, form));
+                Ok(())
             }
-            Err(error) => return self.doubtful(error, sent),
+            Err(error) if is_quota(&error, session.knowledge.slots(), &session.settings.rules) => {
+                session.knowledge.quota_hit();
+                self.write_down();
+                Ok(())
+            }
+            // How long a description may be is not documented; the mark is what matters of it.
+            Err(error)
+                if error.code.is_some()
+                    && error.class == Class::Permanent
+                    && !session.mark_only =>
+            {
+                tracing::info!(%error, "refused with a description; the next try has only the mark");
+                session.mark_only = true;
+                self.write_down();
+                Ok(())
+            }
+            Err(error) => self.doubtful(error, &intent, sent, patience),
+        }
+    }
+
+    /// The second step of an upload.
+    pub(super) async fn post(
+        &mut self,
+        revision: Revision,
+        code: &Code,
+    ) -> Result<(), DeployError> {
+        let form = self.session.form.as_ref();
+        let Some((_, form)) = form.filter(|(of, _)| *of == revision) else {
+            self.session.knowledge.form_ended(clock::now());
+            return Ok(());
         };
-        match session.cloud.post(&form, code).await {
+        let (form, sha256) = (form.clone(), code.digest());
+        let patience = self.session.settings.timeouts.post_of(code) + self.session.settings.margin;
+        let intent = Intent::Post {
+            revision: revision.clone(),
+            sha256,
+        };
+        self.note(intent.clone(), patience);
+        let session = &mut *self.session;
+        session.knowledge.posting();
+        let sent = clock::now();
+        let posted = session.cloud.post(&form, code).await;
+        let now = clock::now();
+        match posted {
             Ok(()) => {
-                let proven = (session.settings.verify == Verify::Doubt).then(|| code.digest());
-                session.knowledge.uploaded(revision, description, proven);
+                if session.settings.verify == Verify::Doubt {
+                    session.knowledge.proven(revision, sha256);
+                    session.form = None;
+                }
+                self.write_down();
                 Ok(())
             }
             Err(error) => {
-                session.knowledge.uploaded(revision, description, None);
+                match error.class {
+                    Class::Ambiguous => {}
+                    Class::NotSent | Class::Throttled => session.knowledge.not_posted(now),
+                    _ => {
+                        session.knowledge.form_ended(now);
+                        session.form = None;
+                    }
+                }
                 if error.class == Class::FormExpired {
-                    session.knowledge.in_doubt(Instant::now());
                     self.last_error = Some(error);
+                    self.write_down();
                     return Ok(());
                 }
-                self.doubtful(error, sent)
+                self.doubtful(error, &intent, sent, patience)
             }
         }
     }
 
     /// A listing tells what became of a request in doubt. One that got an answer, even a useless one, has been carried
-    /// out or not by now; one without could still be.
-    fn doubtful(&mut self, error: CloudError, sent: Instant) -> Result<(), DeployError> {
+    /// out or not by now, and may only be late to show; one without could still be carried out.
+    fn doubtful(
+        &mut self,
+        error: CloudError,
+        intent: &Intent,
+        sent: clock::Moment,
+        patience: Duration,
+    ) -> Result<(), DeployError> {
+        let lag = self.session.settings.rules.lag;
         let knowledge = &mut self.session.knowledge;
         if error.class != Class::Ambiguous {
+            if error.class == Class::Permanent {
+                // The answer may have named a version although it was of no use.
+                knowledge.may_come_late(intent.late(), sent);
+            }
             knowledge.forget_listing();
+            self.write_down();
             return Err(error.into());
         }
+        knowledge.may_come_late(intent.late(), sent);
+        let now = clock::now();
+        let (settled, shown) = if error.answered {
+            (now, now + lag)
+        } else {
+            (sent + patience, sent + patience)
+        };
+        knowledge.in_doubt(Doubt { settled, shown });
+        self.write_down();
         if error.answered {
-            knowledge.in_doubt(Instant::now());
             self.last_error = Some(error);
             Ok(())
         } else {
-            knowledge.in_doubt(sent + self.session.settings.settle);
             Err(error.into())
         }
     }
 
-    /// Counts this pass as one that changes something, once and before the first change.
-    fn changing(&mut self) -> Result<(), DeployError> {
-        if !self.changed {
-            self.lock.raise()?;
-            self.session.generation = self.lock.generation();
-            self.changed = true;
+    /// Writes down what is about to be sent, and counts this pass as one that changes something, once and before the
+    /// first change. `false` if that did not work, and then nothing may be deleted.
+    fn note(&mut self, intent: Intent, patience: Duration) -> bool {
+        let counted = self.count_change();
+        let session = &mut *self.session;
+        let noted = session
+            .journal
+            .open(intent, patience, &session.knowledge, clock::now());
+        self.judge(counted.and(noted))
+    }
+
+    /// Writes down what is known now.
+    fn write_down(&mut self) {
+        let session = &mut *self.session;
+        let written = session.journal.update(&session.knowledge);
+        self.judge(written);
+    }
+
+    fn judge(&mut self, written: std::io::Result<()>) -> bool {
+        if let Err(error) = &written {
+            self.do_with_less(Trouble::State(error.to_string()));
         }
+        written.is_ok()
+    }
+
+    fn count_change(&mut self) -> std::io::Result<()> {
+        let Some(lock) = self.lock.as_mut().filter(|_| !self.changed) else {
+            return Ok(());
+        };
+        lock.raise()?;
+        self.session.generation = lock.generation();
+        self.changed = true;
         Ok(())
     }
 }
@@ -264,6 +386,12 @@ fn describe(routine: &Routine, digest: Digest, instance: &Instance) -> String {
     )
 }
 
+/// Whether an upload was refused because all slots are taken. Where the words are not the known ones, the listing has to
+/// say so, too.
+fn is_quota(error: &CloudError, slots: usize, rules: &Rules) -> bool {
+    error.class == Class::Quota || (error.mentions_limit() && slots >= rules.policy.at_rest())
+}
+
 /// Whether reading would fail in the same way again.
 fn is_final(error: &CloudError) -> bool {
     let refused = matches!(
@@ -273,7 +401,15 @@ fn is_final(error: &CloudError) -> bool {
     refused || (error.class == Class::Ambiguous && error.answered)
 }
 
-fn rotated(revision: Revision, reason: &str) -> Happened {
+fn reason_of(why: Why) -> &'static str {
+    match why {
+        Why::Oldest => "kept in the vault (the oldest that may go)",
+        Why::Orphan => "its code never arrived",
+        Why::Duplicate => "a newer version holds the same bytes (kept in the vault)",
+    }
+}
+
+pub(super) fn rotated(revision: Revision, reason: &str) -> Happened {
     let age = age_of(&revision, SystemTime::now());
     Happened::Rotated {
         revision,

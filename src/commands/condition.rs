@@ -1,0 +1,157 @@
+//! What all deploys share and people want to know once, when it changes: the state directory, the budget of requests,
+//! the clock.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::cloud::Cloud;
+use crate::cloud::gate::State;
+use crate::cloud::time::Offset;
+use crate::config::Limits;
+use crate::report::class::Class;
+use crate::report::{Event, Problem};
+use crate::revision::deploy::{Session, Trouble};
+
+use crate::routine::RoutineName;
+
+/// What helps where the state directory cannot be used.
+const MAKE_ROOM: &str = "make room in the state directory and see that it can be written, or give another one with `--state-dir DIR`";
+
+/// What has been told so far. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Condition {
+    cloud: Arc<Cloud>,
+    limits: Limits,
+    told: Arc<Mutex<Told>>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// The routine whose pass had to do with less safety, until one of it has not.
+    trouble: Option<RoutineName>,
+    /// The rate, if it is not the configured one.
+    rate: Option<u32>,
+    alone: bool,
+    clock: Duration,
+}
+
+impl Condition {
+    /// A condition in which nothing is wrong.
+    pub(super) fn new(cloud: Arc<Cloud>, limits: Limits) -> Self {
+        Self {
+            cloud,
+            limits,
+            told: Arc::default(),
+        }
+    }
+
+    /// What has changed since this was last asked, by what a routine's last pass met.
+    pub(super) fn changes(&self, session: &Session) -> Vec<Event> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = [
+            told.trouble(&session.routine().name, session.trouble()),
+            told.budget(self.limits, &self.cloud.budget()),
+            told.rate(self.limits, &self.cloud.budget()),
+            told.clock(self.cloud.clock_offset()),
+        ];
+        events.into_iter().flatten().collect()
+    }
+}
+
+impl Told {
+    fn trouble(&mut self, routine: &RoutineName, trouble: Option<&Trouble>) -> Option<Event> {
+        match (trouble, &self.trouble) {
+            (Some(trouble), None) => {
+                self.trouble = Some(routine.clone());
+                let what = format!("{trouble}; uploads go on, nothing is deleted");
+                Some(match trouble {
+                    Trouble::State(_) => degraded(what, MAKE_ROOM, Class::State),
+                    Trouble::Permission(error) => degraded(what, &error.help(), Class::Credentials),
+                })
+            }
+            (None, Some(teller)) if teller == routine => {
+                self.trouble = None;
+                Some(Event::Restored {
+                    what: "what was deleted can be kept again, and versions rotate as usual".into(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn budget(&mut self, limits: Limits, state: &State) -> Option<Event> {
+        match (&state.degraded, self.alone) {
+            (Some(reason), false) => {
+                self.alone = true;
+                Some(degraded(
+                    format!(
+                        "the budget of requests cannot be shared: {reason}; at most 5 requests a second are made, one at a time"
+                    ),
+                    MAKE_ROOM,
+                    Class::State,
+                ))
+            }
+            (None, true) => {
+                self.alone = false;
+                Some(Event::Restored {
+                    what: format!(
+                        "the budget of requests is shared again: {}/s",
+                        limits.requests_per_second
+                    ),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The rate is told when it falls, and when it is back where it was.
+    fn rate(&mut self, limits: Limits, state: &State) -> Option<Event> {
+        if state.degraded.is_some() {
+            return None;
+        }
+        let (rate, before) = (state.rate, self.rate.unwrap_or(limits.requests_per_second));
+        let reduced = rate < limits.requests_per_second;
+        self.rate = reduced.then_some(rate);
+        (rate < before || (!reduced && rate > before)).then_some(Event::Budget {
+            requests_per_second: rate,
+            burst: limits.burst,
+            in_flight: limits.max_in_flight,
+        })
+    }
+
+    fn clock(&mut self, offset: Offset) -> Option<Event> {
+        if offset.by == self.clock {
+            return None;
+        }
+        self.clock = offset.by;
+        if offset.by.is_zero() {
+            return Some(Event::Restored {
+                what: "this machine's clock was set, and requests are signed with its time".into(),
+            });
+        }
+        let (seconds, side) = (
+            offset.by.as_secs(),
+            if offset.behind { "behind" } else { "ahead of" },
+        );
+        Some(degraded(
+            format!(
+                "this machine's clock is {seconds} s {side} the service's; requests are signed with the service's time"
+            ),
+            "set this machine's clock, for example with `timedatectl set-ntp true`",
+            Class::Clock,
+        ))
+    }
+}
+
+fn degraded(what: String, help: &str, class: Class) -> Event {
+    Event::Degraded {
+        problem: Problem {
+            what,
+            help: help.into(),
+            class,
+            operation: None,
+            request_id: None,
+            frame: None,
+        },
+    }
+}

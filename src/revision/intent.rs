@@ -1,0 +1,354 @@
+//! The record of what was sent and is not known yet, one small file a routine.
+//!
+//! It is written before the request it speaks of and closed when the outcome is known, so that whoever comes after a
+//! kill, or works beside this program, knows that something may still be on its way. It is not made safe from a power
+//! cut: after one, what was sent has long settled, and the listing tells. A record that cannot be read is worth nothing
+//! and costs nothing but requests.
+//!
+//! The signed form is never written: it is a right to write, and without it an unfinished upload is only done again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Moment};
+use crate::routine::{Digest, Revision};
+
+use super::protocol::{Doubt, Knowledge, LATEST, Late};
+
+/// The form of the file that this program writes and reads.
+const VERSION: u32 = 1;
+
+/// The longest record that is read, in bytes. One of ours has some kilobytes at most.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// A request that changes something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum Intent {
+    /// Make a version of these bytes.
+    Upload {
+        /// Their digest.
+        sha256: Digest,
+    },
+    /// Post the code of this version.
+    Post {
+        /// The version.
+        revision: Revision,
+        /// The digest of its code.
+        sha256: Digest,
+    },
+    /// Delete this version.
+    Delete {
+        /// The version.
+        revision: Revision,
+    },
+}
+
+/// The record of one routine.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    boot: String,
+    /// What the file holds, as far as this program knows.
+    record: Record,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    v: u32,
+    /// The boot that the moments below belong to.
+    boot: String,
+    /// The request whose outcome is not known, if there is one.
+    open: Option<Open>,
+    /// Requests that had no answer and could still be carried out.
+    late: Vec<Sent>,
+    /// What versions are proven to hold.
+    holds: BTreeMap<Revision, Digest>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    #[serde(flatten)]
+    intent: Intent,
+    sent: Moment,
+    /// How long after that it may still be carried out, as far as anybody waits for it.
+    patience: Duration,
+    /// Who sent it, for people.
+    pid: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Sent {
+    #[serde(flatten)]
+    intent: Intent,
+    sent: Moment,
+}
+
+impl Intent {
+    /// What the request could do late, should it get no answer.
+    pub fn late(&self) -> Late {
+        match self {
+            Self::Upload { sha256 } | Self::Post { sha256, .. } => Late::Upload(*sha256),
+            Self::Delete { revision } => Late::Delete(revision.clone()),
+        }
+    }
+}
+
+impl Journal {
+    /// The journal in the directory of a routine. Reads and makes nothing yet.
+    pub fn new(routine_dir: &Path) -> Self {
+        Self {
+            path: routine_dir.join("journal.json"),
+            boot: clock::boot_id(),
+            record: Record::default(),
+        }
+    }
+
+    /// Brings what an earlier run, or another er-dev, has written into what is known. Does nothing if the file holds
+    /// what this program wrote itself.
+    pub fn recall(&mut self, knowledge: &mut Knowledge, now: Moment) {
+        let Some(record) = self.read() else {
+            return;
+        };
+        if record == self.record {
+            return;
+        }
+        // A moment of another boot is before this one began.
+        let same_boot = !self.boot.is_empty() && record.boot == self.boot;
+        let sent = |moment: Moment| {
+            if same_boot {
+                moment.min(now)
+            } else {
+                Moment::BOOT
+            }
+        };
+        if let Some(open) = &record.open {
+            // A file is only text: what it says must not hold anybody up for days.
+            let settled = sent(open.sent) + open.patience.min(LATEST);
+            knowledge.in_doubt(Doubt {
+                settled,
+                shown: settled,
+            });
+            knowledge.may_come_late(open.intent.late(), sent(open.sent));
+        }
+        for late in &record.late {
+            knowledge.may_come_late(late.intent.late(), sent(late.sent));
+        }
+        for (revision, digest) in &record.holds {
+            knowledge.remember_confirmed(revision.clone(), *digest);
+        }
+        self.record = record;
+    }
+
+    /// Writes down a request that is about to be sent.
+    pub fn open(
+        &mut self,
+        intent: Intent,
+        patience: Duration,
+        knowledge: &Knowledge,
+        now: Moment,
+    ) -> io::Result<()> {
+        let open = Open {
+            intent,
+            sent: now,
+            patience,
+            pid: std::process::id(),
+        };
+        self.write(Some(open), knowledge)
+    }
+
+    /// Writes down what is known after an outcome. The open request is closed once nothing is in doubt.
+    pub fn update(&mut self, knowledge: &Knowledge) -> io::Result<()> {
+        let open = knowledge.doubt().and_then(|_| self.record.open.clone());
+        self.write(open, knowledge)
+    }
+
+    /// Writes with the next update, even if that says nothing new: the last write failed.
+    pub fn write_again(&mut self) {
+        self.record = Record::default();
+    }
+
+    fn write(&mut self, open: Option<Open>, knowledge: &Knowledge) -> io::Result<()> {
+        let late = knowledge.late().iter().map(|(late, sent)| Sent {
+            intent: match late {
+                Late::Upload(sha256) => Intent::Upload { sha256: *sha256 },
+                Late::Delete(revision) => Intent::Delete {
+                    revision: revision.clone(),
+                },
+            },
+            sent: *sent,
+        });
+        let record = Record {
+            v: VERSION,
+            boot: self.boot.clone(),
+            open,
+            late: late.collect(),
+            holds: knowledge
+                .confirmed()
+                .map(|(revision, digest)| (revision.clone(), digest))
+                .collect(),
+        };
+        if record == self.record {
+            return Ok(());
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(&serde_json::to_vec(&record).map_err(io::Error::other)?)?;
+        file.persist(&self.path)?;
+        self.record = record;
+        Ok(())
+    }
+
+    fn read(&self) -> Option<Record> {
+        let file = match fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "a record of earlier requests cannot be read");
+                return None;
+            }
+        };
+        let read = serde_json::from_reader(io::Read::take(file, MAX_BYTES));
+        match read {
+            Ok(record @ Record { v: VERSION, .. }) => Some(record),
+            Ok(Record { v, .. }) => {
+                tracing::warn!(path = %self.path.display(), v, "a record of earlier requests is of another version of er-dev and ignored");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "a record of earlier requests is damaged and ignored");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::after_boot(Duration::from_secs(seconds))
+    }
+
+    fn post() -> Intent {
+        Intent::Post {
+            revision: Revision::new("1700000000000000001"),
+            sha256: Digest::of(b"a"),
+        }
+    }
+
+    fn killed_after(intent: Intent, dir: &Path) {
+        let mut knowledge = Knowledge::default();
+        let mut journal = Journal::new(dir);
+        journal.recall(&mut knowledge, at(100));
+        journal.open(intent, PATIENCE, &knowledge, at(100)).unwrap();
+    }
+
+    fn recalled(dir: &Path, now: Moment) -> Knowledge {
+        let mut knowledge = Knowledge::default();
+        Journal::new(dir).recall(&mut knowledge, now);
+        knowledge
+    }
+
+    #[test]
+    fn a_request_that_a_kill_left_open_is_in_doubt_until_it_must_have_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let knowledge = recalled(dir.path(), at(105));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(120));
+        assert_eq!(knowledge.late(), [(post().late(), at(100))]);
+    }
+
+    #[test]
+    fn what_an_outcome_closed_is_not_in_doubt_and_what_it_proved_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut knowledge = Knowledge::default();
+        let mut journal = Journal::new(dir.path());
+        journal.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
+        let revision = Revision::new("1700000000000000001");
+        knowledge.proven(revision.clone(), Digest::of(b"a"));
+        journal.update(&knowledge).unwrap();
+        let next = recalled(dir.path(), at(101));
+        assert_eq!(next.doubt(), None);
+        let confirmed: Vec<_> = next.confirmed().collect();
+        assert_eq!(confirmed, [(&revision, Digest::of(b"a"))]);
+    }
+
+    #[test]
+    fn a_request_from_before_a_reboot_has_settled_a_while_after_the_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let path = dir.path().join("journal.json");
+        let boot = clock::boot_id();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&boot, "another boot")).unwrap();
+        let knowledge = recalled(dir.path(), at(5));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(20));
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let path = dir.path().join("journal.json");
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(recalled(dir.path(), at(105)), Knowledge::default());
+        }
+        for odd in [&b"null"[..], b"[]", b"{}", b"\xff\xfe", &[b'['; 100_000]] {
+            fs::write(&path, odd).unwrap();
+            assert_eq!(recalled(dir.path(), at(105)), Knowledge::default());
+        }
+    }
+
+    #[test]
+    fn an_absurd_record_holds_nobody_up_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(dir.path());
+        let knowledge = Knowledge::default();
+        let (future, years) = (at(1 << 40), Duration::from_secs(1 << 40));
+        journal.open(post(), years, &knowledge, future).unwrap();
+        let knowledge = recalled(dir.path(), at(105));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(105) + LATEST);
+    }
+
+    #[test]
+    fn what_another_er_dev_wrote_meanwhile_is_seen_and_ones_own_is_not_news() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ours = Journal::new(dir.path());
+        let mut knowledge = Knowledge::default();
+        ours.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
+        ours.recall(&mut knowledge, at(101));
+        assert_eq!(knowledge.doubt(), None);
+        let delete = Intent::Delete {
+            revision: Revision::new("17"),
+        };
+        killed_after(delete, dir.path());
+        ours.recall(&mut knowledge, at(102));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(120));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_an_error_and_the_next_write_is_tried_in_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("routine");
+        let mut journal = Journal::new(&path);
+        let knowledge = Knowledge::default();
+        assert!(journal.update(&knowledge).is_err());
+        fs::create_dir(&path).unwrap();
+        journal.update(&knowledge).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        journal.update(&knowledge).unwrap();
+        journal.write_again();
+        assert!(journal.update(&knowledge).is_err());
+    }
+}

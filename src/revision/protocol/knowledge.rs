@@ -1,0 +1,563 @@
+//! What is known of one routine on the service, and how each thing that happens changes it. Pure.
+//!
+//! Whoever carries a step out writes down here what came of it; [`super::decide`] reads it. It survives from edit to
+//! edit. Losing it costs requests, never code: everything in it can be had again from a listing and from reading back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::cloud::{Environments, Listed, Listing};
+use crate::revision::mark::{Instance, Mark};
+use crate::revision::rotation::Protected;
+use crate::routine::{Digest, Revision};
+
+use super::{Rules, Wanted};
+
+/// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
+/// stamp that is this old, and a form lives shorter than that.
+pub const LATEST: Duration = Duration::from_secs(31 * 60);
+
+/// The most requests without an answer that are remembered; beyond it the oldest is forgotten.
+const MAX_LATE: usize = 64;
+
+/// The most deleted versions that are remembered to notice one that was published meanwhile.
+const MAX_GONE: usize = 64;
+
+/// What a version holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Code with this digest.
+    Holds(Digest),
+    /// No code: its upload never finished.
+    Nothing,
+}
+
+/// Something was sent whose outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Doubt {
+    /// From here on it cannot be carried out any more, as far as anybody waits for that.
+    pub settled: Moment,
+    /// From here on a listing shows what it did; that one lacks it proves nothing before.
+    pub shown: Moment,
+}
+
+/// What a request without an answer may do much later than anybody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Late {
+    /// Make a version of these bytes.
+    Upload(Digest),
+    /// Delete this version, so that nothing may rest on it.
+    Delete(Revision),
+}
+
+/// The form of a version that was made and whose code is not known to have arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Form {
+    pub(super) revision: Revision,
+    pub(super) digest: Digest,
+    /// How often it was posted.
+    pub(super) posts: u32,
+    /// Whether a post may have arrived.
+    pub(super) sent: bool,
+}
+
+/// Something in a listing that is worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noticed {
+    /// A version whose deletion had got no answer is gone.
+    Gone(Revision),
+    /// A version that this er-dev did not make appeared.
+    Foreign {
+        /// The version.
+        revision: Revision,
+        /// Which er-dev made it, if one did.
+        by: Option<Instance>,
+        /// Whether nothing is known of the time before, so that it may have been there for long.
+        first: bool,
+    },
+    /// A version that was deleted is live: somebody published it in between.
+    LiveAndDeleted {
+        /// The version.
+        revision: Revision,
+        /// Where it is live.
+        environment: String,
+    },
+}
+
+/// What is known of one routine on the service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Knowledge {
+    pub(super) listing: Option<Seen>,
+    /// What was live where when that was last told.
+    live: BTreeMap<String, Revision>,
+    pub(super) contents: BTreeMap<Revision, Content>,
+    /// Since when a version has been read back without code.
+    pub(super) empty_since: BTreeMap<Revision, Moment>,
+    /// Whether the listing was taken, or a version added to it, by the present pass.
+    pub(super) current: bool,
+    /// Whether the listing was taken by the present pass.
+    pub(super) looked: bool,
+    pub(super) doubt: Option<Doubt>,
+    late: Vec<(Late, Moment)>,
+    pub(super) form: Option<Form>,
+    /// Versions that were made here, and when: a listing may be late to show them.
+    made: BTreeMap<Revision, (Listed, Moment)>,
+    /// Uploads of one digest in a row of which none was proven.
+    pub(super) tried: Option<(Digest, u32)>,
+    pub(super) saved: BTreeSet<Revision>,
+    /// Versions whose deletion was asked for and that may still be listed.
+    pub(super) deleted: BTreeMap<Revision, Deleted>,
+    /// The last versions that were deleted here.
+    gone: Vec<Revision>,
+    told_live: BTreeSet<Revision>,
+    /// What the last listing held.
+    known: Option<BTreeSet<Revision>>,
+    pub(super) protected: Protected,
+    /// Why nothing may be deleted for now.
+    pub(super) deletes_off: Option<String>,
+    pub(super) quota_hits: u32,
+    /// The service said that all slots are taken, and none was freed since.
+    pub(super) room_owed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Seen {
+    pub(super) listing: Listing,
+    pub(super) at: Moment,
+    /// A version was added since; the rest of it may serve as long as nothing is deleted by it.
+    pub(super) extended: bool,
+    /// Versions that were made here and that the service did not list.
+    unlisted: BTreeSet<Revision>,
+}
+
+/// A deletion that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Deleted {
+    pub(super) at: Moment,
+    /// Whether the service said that it was carried out.
+    pub(super) confirmed: bool,
+    pub(super) tries: u32,
+}
+
+impl Knowledge {
+    /// The last listing, with what was uploaded since.
+    pub fn listing(&self) -> Option<&Listing> {
+        self.listing.as_ref().map(|seen| &seen.listing)
+    }
+
+    /// How many versions the routine holds, as far as that is known.
+    pub fn slots(&self) -> usize {
+        self.listing().map_or(0, |listing| listing.revisions.len())
+    }
+
+    /// What protects versions beyond the listing.
+    pub fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
+    /// What is in doubt.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
+    /// The requests without an answer that could still be carried out, and when they were sent.
+    pub fn late(&self) -> &[(Late, Moment)] {
+        &self.late
+    }
+
+    /// The versions that provably hold something, and what.
+    pub fn confirmed(&self) -> impl Iterator<Item = (&Revision, Digest)> {
+        self.contents
+            .iter()
+            .filter_map(|(revision, content)| match content {
+                Content::Holds(digest) => Some((revision, *digest)),
+                Content::Nothing => None,
+            })
+    }
+
+    /// Forgets everything that somebody else may have changed since. What was seen to be live stays protected.
+    pub fn forget_listing(&mut self) {
+        self.listing = None;
+    }
+
+    /// A pass begins: what was refused may be tried again.
+    pub fn begin(&mut self) {
+        self.quota_hits = 0;
+        self.room_owed = false;
+        self.protected.spared.clear();
+        self.protected.present = None;
+        self.deletes_off = None;
+        self.current = false;
+        self.looked = false;
+        // Code that was missing may have come since.
+        self.contents
+            .retain(|_, content| *content != Content::Nothing);
+    }
+
+    /// This version holds the present bytes, so it stays.
+    pub fn stored(&mut self, revision: Revision) {
+        self.tried = None;
+        self.protected.present = Some(revision);
+    }
+
+    /// A listing came.
+    pub fn listed(&mut self, mut listing: Listing, rules: &Rules, now: Moment) -> Vec<Noticed> {
+        let mut noticed = self.notice_live(&listing);
+        noticed.extend(self.notice_foreign(&listing, &rules.instance));
+        let mut there: BTreeSet<Revision> = listing
+            .revisions
+            .iter()
+            .map(|listed| listed.revision.clone())
+            .collect();
+        for (revision, deleted) in std::mem::take(&mut self.deleted) {
+            if there.contains(&revision) {
+                self.deleted.insert(revision, deleted);
+            } else {
+                self.remember_gone(revision.clone());
+                if !deleted.confirmed {
+                    noticed.push(Noticed::Gone(revision));
+                }
+            }
+        }
+        self.made
+            .retain(|_, (_, made)| now.since(*made) < rules.lag);
+        let mut unlisted = BTreeSet::new();
+        for (revision, (listed, _)) in &self.made {
+            if there.insert(revision.clone()) {
+                listing.revisions.push(listed.clone());
+                unlisted.insert(revision.clone());
+                // Either the listing is late or somebody deleted it; reading back tells.
+                self.contents.remove(revision);
+            }
+        }
+        self.contents.retain(|revision, _| there.contains(revision));
+        self.empty_since
+            .retain(|revision, _| there.contains(revision));
+        self.protected
+            .empty
+            .retain(|revision| there.contains(revision));
+        self.saved.retain(|revision| there.contains(revision));
+        self.known = Some(there);
+        (self.current, self.looked) = (true, true);
+        self.doubt = self.doubt.filter(|doubt| now < doubt.shown);
+        self.late.retain(|(_, sent)| now.since(*sent) < LATEST);
+        self.listing = Some(Seen {
+            listing,
+            at: now,
+            extended: false,
+            unlisted,
+        });
+        noticed
+    }
+
+    fn notice_live(&mut self, listing: &Listing) -> Vec<Noticed> {
+        let Environments::Known(live) = &listing.environments else {
+            return Vec::new();
+        };
+        let mut noticed = Vec::new();
+        for (environment, revision) in live {
+            let before = match revision {
+                Some(revision) => self.live.insert(environment.clone(), revision.clone()),
+                None => self.live.remove(environment),
+            };
+            if let Some(before) = before.filter(|before| Some(before) != revision.as_ref()) {
+                self.protected.was_live.insert(environment.clone(), before);
+            }
+            let Some(revision) = revision else { continue };
+            let gone = self.gone.contains(revision) || self.deleted.contains_key(revision);
+            if gone && self.told_live.insert(revision.clone()) {
+                noticed.push(Noticed::LiveAndDeleted {
+                    revision: revision.clone(),
+                    environment: environment.clone(),
+                });
+            }
+        }
+        noticed
+    }
+
+    fn notice_foreign(&self, listing: &Listing, instance: &Instance) -> Vec<Noticed> {
+        let mut noticed = Vec::new();
+        for listed in &listing.revisions {
+            let revision = &listed.revision;
+            let known = self
+                .known
+                .as_ref()
+                .is_some_and(|known| known.contains(revision));
+            let by = Mark::read(&listed.description).map(|mark| mark.instance);
+            let ours = by.as_ref() == Some(instance) || self.made.contains_key(revision);
+            if !known && !ours && revision.number().is_some() {
+                noticed.push(Noticed::Foreign {
+                    revision: revision.clone(),
+                    by,
+                    first: self.known.is_none(),
+                });
+            }
+        }
+        noticed
+    }
+
+    /// A version's code was read.
+    pub fn read_back(&mut self, revision: Revision, content: Content, rules: &Rules, now: Moment) {
+        match content {
+            Content::Holds(_) => {
+                self.empty_since.remove(&revision);
+                self.protected.empty.remove(&revision);
+                if self
+                    .form
+                    .as_ref()
+                    .is_some_and(|form| form.revision == revision)
+                {
+                    self.form = None;
+                }
+            }
+            Content::Nothing => {
+                let since = *self.empty_since.entry(revision.clone()).or_insert(now);
+                if now.since(since) >= rules.lag {
+                    self.protected.empty.insert(revision.clone());
+                }
+            }
+        }
+        self.contents.insert(revision, content);
+    }
+
+    /// The service does not know a version that it listed, or that was made here.
+    pub fn not_there(&mut self, revision: Revision, rules: &Rules, now: Moment) {
+        let unlisted = self
+            .listing
+            .as_ref()
+            .is_some_and(|seen| seen.unlisted.contains(&revision));
+        if unlisted {
+            self.read_back(revision, Content::Nothing, rules, now);
+        } else {
+            self.listing = None;
+        }
+    }
+
+    /// A version was confirmed by an earlier run. What is not listed any more is forgotten with the next listing.
+    pub fn remember_confirmed(&mut self, revision: Revision, digest: Digest) {
+        self.contents
+            .entry(revision)
+            .or_insert(Content::Holds(digest));
+    }
+
+    /// The service gave a version and the form to post its code with.
+    pub fn begun(&mut self, revision: Revision, description: String, digest: Digest, now: Moment) {
+        let tries = match self.tried {
+            Some((tried, tries)) if tried == digest => tries,
+            _ => 0,
+        };
+        self.tried = Some((digest, tries + 1));
+        let listed = Listed {
+            revision: revision.clone(),
+            created: None,
+            description,
+        };
+        self.made.insert(revision.clone(), (listed.clone(), now));
+        if let Some(seen) = &mut self.listing {
+            seen.listing.revisions.push(listed);
+            seen.extended = true;
+        }
+        self.form = Some(Form {
+            revision,
+            digest,
+            posts: 0,
+            sent: false,
+        });
+        self.current = true;
+    }
+
+    /// The code of the version that was begun is about to be posted.
+    pub fn posting(&mut self) {
+        if let Some(form) = &mut self.form {
+            form.posts += 1;
+            form.sent = true;
+        }
+    }
+
+    /// The service confirmed that it has the posted code.
+    pub fn proven(&mut self, revision: Revision, digest: Digest) {
+        self.form = None;
+        self.contents.insert(revision, Content::Holds(digest));
+    }
+
+    /// The post did not leave this machine, or was refused without being looked at: the form is as good as before, but
+    /// the version has no code yet.
+    pub fn not_posted(&mut self, now: Moment) {
+        if let Some(form) = &mut self.form {
+            form.posts = form.posts.saturating_sub(1);
+            form.sent = form.posts > 0;
+            let left = Late::Upload(form.digest);
+            self.may_come_late(left, now);
+        }
+    }
+
+    /// The form cannot be used any more; the version it was for may be left without code.
+    pub fn form_ended(&mut self, now: Moment) {
+        if let Some(form) = self.form.take() {
+            self.may_come_late(Late::Upload(form.digest), now);
+        }
+    }
+
+    /// Uploads of these bytes may be tried anew although none has been proven so far.
+    pub fn try_anew(&mut self) {
+        self.tried = None;
+    }
+
+    /// For a dry run: as if a version had been made.
+    pub fn pretend_uploaded(&mut self, revision: Revision) {
+        if let Some(seen) = &mut self.listing {
+            seen.listing.revisions.push(Listed {
+                revision,
+                created: None,
+                description: String::new(),
+            });
+        }
+    }
+
+    /// For a dry run: as if a version had been deleted.
+    pub fn pretend_deleted(&mut self, revision: &Revision) {
+        if let Some(seen) = &mut self.listing {
+            seen.listing
+                .revisions
+                .retain(|listed| listed.revision != *revision);
+        }
+    }
+
+    /// Something was sent whose outcome is not known.
+    pub fn in_doubt(&mut self, doubt: Doubt) {
+        let known = self.doubt.unwrap_or(doubt);
+        self.doubt = Some(Doubt {
+            settled: known.settled.max(doubt.settled),
+            shown: known.shown.max(doubt.shown),
+        });
+    }
+
+    /// What was sent in doubt may be carried out late.
+    pub fn may_come_late(&mut self, late: Late, sent: Moment) {
+        self.late.retain(|(known, _)| *known != late);
+        if self.late.len() >= MAX_LATE {
+            self.late.remove(0);
+        }
+        self.late.push((late, sent));
+    }
+
+    /// The service said that all slots are taken.
+    pub fn quota_hit(&mut self) {
+        self.quota_hits += 1;
+        self.room_owed = true;
+        self.listing = None;
+    }
+
+    /// A version's code lies in the vault, or it has none to save.
+    pub fn saved(&mut self, revision: Revision) {
+        self.saved.insert(revision);
+    }
+
+    /// A version cannot be saved or deleted for now; the next oldest is tried.
+    pub fn spare(&mut self, revision: Revision, reason: String) {
+        self.protected.spared.insert(revision, reason);
+    }
+
+    /// Nothing can be deleted in this pass, for this reason.
+    pub fn no_deletes(&mut self, reason: String) {
+        self.deletes_off = Some(reason);
+    }
+
+    /// A deletion was asked for and may have been carried out. `confirmed` tells whether the service said so.
+    pub fn deleted(&mut self, revision: Revision, confirmed: bool, now: Moment) {
+        let tries = self.deleted.get(&revision).map_or(0, |d| d.tries);
+        let deleted = Deleted {
+            at: now,
+            confirmed,
+            tries: tries + 1,
+        };
+        self.made.remove(&revision);
+        self.deleted.insert(revision, deleted);
+        self.room_owed = false;
+        self.listing = None;
+    }
+
+    /// How old the listing is; `None` without one that was taken whole.
+    pub fn listing_age(&self, now: Moment) -> Option<Duration> {
+        let seen = self.listing.as_ref().filter(|seen| !seen.extended)?;
+        Some(now.since(seen.at))
+    }
+
+    /// The version that provably holds the wanted bytes and will go on doing so: a live one before others, then the
+    /// newest.
+    pub fn holder(&self, wanted: &Wanted) -> Option<&Revision> {
+        let holds = |revision: &Revision| match self.contents.get(revision) {
+            Some(Content::Holds(digest)) => wanted.accepts(*digest),
+            _ => false,
+        };
+        let mut holders: Vec<&Revision> = self
+            .newest_first()
+            .map(|listed| &listed.revision)
+            .filter(|revision| !self.is_out(revision, wanted) && holds(revision))
+            .collect();
+        holders.sort_by_key(|revision| !self.is_live(revision));
+        holders.first().copied()
+    }
+
+    /// Whether a version does not count, whatever it holds.
+    pub(super) fn is_out(&self, revision: &Revision, wanted: &Wanted) -> bool {
+        wanted.besides.contains(revision) || self.is_doomed(revision)
+    }
+
+    /// Whether a version's deletion was asked for and may still be carried out.
+    pub(super) fn is_doomed(&self, revision: &Revision) -> bool {
+        self.deleted.contains_key(revision)
+            || self
+                .late
+                .iter()
+                .any(|(late, _)| matches!(late, Late::Delete(doomed) if doomed == revision))
+    }
+
+    /// Whether a version is one that an upload in doubt may have made, now or long after it was sent.
+    pub(super) fn is_suspect(&self, mark: &Mark, instance: &Instance) -> bool {
+        mark.instance == *instance
+            && self
+                .late
+                .iter()
+                .any(|(late, _)| matches!(late, Late::Upload(digest) if mark.is_for(*digest)))
+    }
+
+    pub(super) fn has_suspects(&self) -> bool {
+        self.late
+            .iter()
+            .any(|(late, _)| matches!(late, Late::Upload(_)))
+    }
+
+    /// The newest numbered version.
+    pub fn newest(&self) -> Option<&Revision> {
+        self.newest_first().next().map(|listed| &listed.revision)
+    }
+
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Listed> {
+        let mut numbered: Vec<(u64, &Listed)> = self
+            .listing()
+            .into_iter()
+            .flat_map(|listing| &listing.revisions)
+            .filter_map(|listed| Some((listed.revision.number()?, listed)))
+            .collect();
+        numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        numbered.into_iter().map(|(_, listed)| listed)
+    }
+
+    fn is_live(&self, revision: &Revision) -> bool {
+        match self.listing().map(|listing| &listing.environments) {
+            Some(Environments::Known(live)) => {
+                live.values().any(|live| live.as_ref() == Some(revision))
+            }
+            _ => false,
+        }
+    }
+
+    fn remember_gone(&mut self, revision: Revision) {
+        if self.gone.len() >= MAX_GONE {
+            self.gone.remove(0);
+        }
+        self.gone.push(revision);
+    }
+}

@@ -1,0 +1,205 @@
+//! Other people and other er-dev at the same routine: nobody's live version goes, and nobody waits for ever.
+
+mod common;
+
+use common::{Bed, code, name};
+use er_dev::emulator::world::{Settings, World};
+
+fn count(world: &World, routine: &str) -> usize {
+    world.routine(&name(routine)).unwrap().versions().len()
+}
+
+#[tokio::test]
+async fn d06_what_a_person_deleted_is_uploaded_again_only_if_it_is_the_present_content() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(&["--settle-margin", "1s"]).await;
+    for save in 1..=3 {
+        bed.write("hello", &code("hello", save));
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    }
+    let before = bed.history().len();
+    for revision in bed.versions("hello") {
+        bed.emulator
+            .with_world(|world| world.delete(&name("hello"), &revision).unwrap());
+    }
+    bed.write("hello", &code("hello", 2));
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    watch.stop().await;
+    assert_eq!(bed.codes("hello"), [code("hello", 2).into_bytes()]);
+    let history = bed.history();
+    let uploads = history[before..]
+        .iter()
+        .filter(|record| record.op == "UploadRoutineCode");
+    assert_eq!(uploads.count(), 1);
+}
+
+#[tokio::test]
+async fn d07_others_who_upload_all_the_time_lose_their_oldest_or_with_own_nothing() {
+    for (rotate, ends) in [("any", "uploaded"), ("own", "retrying")] {
+        let more = format!("[revisions]\nrotate = \"{rotate}\"");
+        let bed = Bed::with(&["hello"], Settings::default(), &more).await;
+        bed.seed("hello", 9);
+        let mut watch = bed.watch(&[]).await;
+        bed.until("full again", |world| {
+            count(world, "hello") == if rotate == "any" { 9 } else { 10 }
+        })
+        .await;
+        for save in 1..=3 {
+            if bed.versions("hello").len() < 10 {
+                bed.seed_now("hello");
+            }
+            bed.write("hello", &code("hello", save));
+            let end = watch.until(ends).await;
+            assert_eq!(end["routine"], "hello");
+            if rotate == "own" {
+                assert_eq!(end["problem"]["class"], "slots", "{end}");
+                break;
+            }
+        }
+        let foreign = bed
+            .codes("hello")
+            .iter()
+            .filter(|code| code.starts_with(b"// foreign"))
+            .count();
+        assert!(rotate == "any" || foreign == 9, "{foreign}");
+        watch.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn d08_a_push_goes_on_beside_a_watch_and_both_stay_right() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(&[]).await;
+    for save in 1..=6 {
+        bed.write("hello", &code("hello", save));
+        let pushed = bed.run(&["push"]).await;
+        assert_eq!(pushed.code, Some(0), "{}", pushed.stdout);
+        let end = watch.end_of_edit().await;
+        let ends = ["uploaded", "unchanged", "superseded"];
+        assert!(ends.contains(&end["event"].as_str().unwrap()), "{end}");
+    }
+    watch.stop().await;
+    assert_eq!(bed.codes("hello").len(), 7, "each content once");
+    bed.assert_at_rest();
+}
+
+#[tokio::test]
+async fn d09_a_holder_of_the_lock_that_stands_still_is_waited_for_and_not_robbed() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    bed.fault("UploadRoutineCode:1:delay(60000)");
+    bed.write("hello", &code("hello", 1));
+    bed.until_asked("UploadRoutineCode", 2).await;
+    watch.signal(rustix::process::Signal::STOP);
+    let pushed = bed
+        .run(&["push", "--lock-wait", "200ms", "--timeout", "1s"])
+        .await;
+    watch.signal(rustix::process::Signal::CONT);
+    assert_eq!(pushed.code, Some(75), "{}{}", pushed.stdout, pushed.stderr);
+    assert_eq!(pushed.of("error")[0]["problem"]["class"], "locked");
+    drop(watch);
+}
+
+#[tokio::test]
+async fn d11_an_er_dev_of_another_host_is_noticed_and_no_live_version_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    let oldest = bed.seed("hello", 8).remove(0);
+    bed.publish("hello", &oldest, "production");
+    let mut watch = bed.watch(&[]).await;
+    let elsewhere = bed.path("elsewhere");
+    for save in 1..=4 {
+        bed.write("hello", &code("hello", save));
+        let _ = watch.end_of_edit().await;
+        let other = bed
+            .run(&[
+                "push",
+                "--force",
+                "--state-dir",
+                elsewhere.to_str().unwrap(),
+            ])
+            .await;
+        assert_eq!(other.code, Some(0), "{}{}", other.stdout, other.stderr);
+        if save == 1 {
+            let foreign = &other.of("foreign")[0];
+            assert!(foreign["by"].is_string(), "{foreign}");
+        }
+    }
+    let foreign = watch.until("foreign").await;
+    assert!(foreign["by"].is_string(), "{foreign}");
+    watch.stop().await;
+    assert!(bed.versions("hello").contains(&oldest));
+    assert!(bed.versions("hello").len() <= 10);
+}
+
+#[tokio::test]
+async fn d12_the_same_content_in_two_routines_is_two_versions() {
+    let bed = Bed::new(&["a", "b"]).await;
+    bed.write("a", "// the same");
+    bed.write("b", "// the same");
+    let watch = bed.watch(&[]).await;
+    watch.stop().await;
+    assert_eq!(bed.codes("a"), bed.codes("b"));
+    assert_eq!(bed.codes("a"), [b"// the same".to_vec()]);
+}
+
+#[tokio::test]
+async fn d13_going_back_after_a_restart_without_a_record_reads_back_and_uploads_nothing() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(&[]).await;
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    watch.stop().await;
+    std::fs::remove_file(bed.routine_dir("hello").join("journal.json")).unwrap();
+    bed.write("hello", &code("hello", 0));
+    let before = bed.history().len();
+    let pushed = bed.run(&["push"]).await;
+    assert_eq!(pushed.of("reused").len(), 1, "{}", pushed.stdout);
+    let history = bed.history();
+    let asked: Vec<_> = history[before..].iter().map(|record| record.op).collect();
+    assert_eq!(asked, ["DescribeRoutine", "DescribeRoutineCodeRevision"]);
+}
+
+#[tokio::test]
+async fn d14_a_version_that_stays_although_its_deletion_is_confirmed_ends_in_a_sentence() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.world("delete_works=no");
+    bed.seed("hello", 10);
+    let mut watch = bed.watch_from_start(&["--settle-margin", "300ms"]);
+    let told = loop {
+        let told = watch.until("retrying").await;
+        if told["problem"]["class"] == "service" {
+            break told;
+        }
+    };
+    let what = told["problem"]["what"].as_str().unwrap();
+    assert!(what.contains("still lists it"), "{what}");
+    let deletes = bed
+        .history()
+        .iter()
+        .filter(|record| record.op == "DeleteRoutineCodeRevision")
+        .count();
+    assert_eq!(deletes, 3);
+    watch.kill().await;
+}
+
+#[tokio::test]
+async fn d15_a_version_that_somebody_else_deleted_first_is_gone_and_that_is_all() {
+    for answer in ["error", "ok"] {
+        let bed = Bed::new(&["hello"]).await;
+        bed.world(&format!("delete_unknown={answer}"));
+        let oldest = bed.seed("hello", 8).remove(0);
+        let mut watch = bed.watch(&["--settle-margin", "2s"]).await;
+        // What the service tells is older than what a person did.
+        bed.world("lag=1s");
+        let delete = |world: &mut World| world.delete(&name("hello"), &oldest).unwrap();
+        bed.emulator.with_world(delete);
+        bed.write("hello", &code("hello", 1));
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+        bed.until_asked("DeleteRoutineCodeRevision", 1).await;
+        bed.write("hello", &code("hello", 2));
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+        let (exit, done) = watch.stop().await;
+        assert_eq!((exit, &done["failed"]), (Some(0), &0.into()));
+        assert!(bed.versions("hello").len() <= 9);
+    }
+}
