@@ -63,7 +63,7 @@ impl Story {
     fn upload(&mut self, number: u64, code: &str) {
         self.begin(number, code);
         self.tell(POST_OBJECT, number, |record| {
-            record.sha256 = Some(digest(code))
+            record.sha256 = Some(digest(code));
         });
     }
 
@@ -354,7 +354,7 @@ fn i9_no_two_requests_change_a_routine_at_once() {
             change(record);
         });
         story.tell(UPLOAD, 23, |record| {
-            (record.t, record.ended) = (t + SECOND / 4, t + SECOND)
+            (record.t, record.ended) = (t + SECOND / 4, t + SECOND);
         });
         story.broken(&Rules::default())
     };

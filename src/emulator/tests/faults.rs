@@ -193,7 +193,7 @@ async fn an_action_that_carries_the_request_out_spoils_only_its_answer() {
         } else {
             split(&answer)
         };
-        assert!(right(&head, &body), "{action}: {head}\n{:.200}", body);
+        assert!(right(&head, &body), "{action}: {head}\n{body:.200}");
         emulator.stop().await;
     }
 }
