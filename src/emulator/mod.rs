@@ -3,13 +3,15 @@
 //! It answers as the service does: `gateway` checks who calls, `operations` with `describe` and `storage` are the two
 //! things that can be called, `world` and `routines` are what they change, `http`, `answer` and `wire` put it on a
 //! socket. What the real service leaves open is a switch (`switches`, `lag`), what can go wrong is a `fault`, what
-//! other people do is in `actors`, and `control` reaches all of that while it runs. `history` tells what happened.
+//! other people do is in `actors`, and `control` reaches all of that while it runs. `history` tells what happened,
+//! and `check` (with `replay`) judges it.
 //!
 //! It shares no code with the client, so that both cannot be wrong in the same way, and it listens on loopback only,
 //! since its key is public.
 
 pub mod actors;
 mod answer;
+pub mod check;
 mod control;
 mod describe;
 pub mod fault;
@@ -19,6 +21,7 @@ pub mod history;
 mod http;
 mod lag;
 mod operations;
+mod replay;
 pub mod reply;
 pub mod routines;
 mod signature;

@@ -1,5 +1,7 @@
 //! The emulator over real sockets, called by a client that is written here and nowhere else.
 
+mod faults;
+
 use std::fmt::Write as _;
 
 use base64::Engine as _;

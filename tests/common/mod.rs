@@ -7,15 +7,16 @@
     reason = "each test file uses the part of the bed that it needs"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use er_dev::emulator::history::{Actor, Decision, Record, busiest_second};
+use er_dev::emulator::check::{Rotate, Rules, Violation, check, lost, unvaulted};
+use er_dev::emulator::history::{Actor, Decision, Record};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::emulator::{Emulator, Options};
-use er_dev::routine::{Revision, RoutineName};
+use er_dev::routine::{Digest, Revision, RoutineName};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -29,6 +30,8 @@ pub(crate) struct Bed {
     dir: tempfile::TempDir,
     pub(crate) emulator: Emulator,
     pub(crate) routines: Vec<RoutineName>,
+    /// What is asked of the run, which follows from the configuration unless a test says more.
+    pub(crate) rules: Rules,
 }
 
 /// What a command that ended left behind.
@@ -58,6 +61,7 @@ impl Bed {
     /// The same with other settings of the emulator and more text in the configuration.
     pub(crate) async fn with(names: &[&str], settings: Settings, more: &str) -> Self {
         let routines: Vec<RoutineName> = names.iter().map(|text| name(text)).collect();
+        let rules = rules(&format!("[service]\n{more}"), &settings);
         let options = Options {
             routines: routines.clone(),
             settings,
@@ -68,6 +72,7 @@ impl Bed {
         let dir = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let bed = Self {
             dir,
+            rules,
             emulator,
             routines,
         };
@@ -289,20 +294,84 @@ impl Bed {
         history
     }
 
-    pub(crate) fn assert_at_rest(&self) {
-        self.assert_within_limits();
+    /// The versions of a routine whose code er-dev keeps because it deleted them.
+    pub(crate) fn vaulted(&self, routine: &str) -> BTreeSet<Revision> {
+        let Ok(entries) = std::fs::read_dir(self.routine_dir(routine).join("vault")) else {
+            return BTreeSet::new();
+        };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter_map(|name| name.strip_suffix(".json").map(Revision::new))
+            .collect()
     }
 
-    /// What no run may ever do, read off the emulator's history.
+    /// What no run may ever do, read off the emulator's history. Every bed asks for it at its end.
     pub(crate) fn assert_within_limits(&self) {
-        let history = self.history();
-        let busiest = busiest_second(&history);
-        assert!(busiest < 100, "{busiest} requests in one second");
+        let history = self.emulator.history();
+        assert_none(check(&history, &self.rules));
         let throttled = history
             .iter()
             .filter(|record| record.decision == Decision::Throttled)
             .count();
         assert_eq!(throttled, 0, "throttled");
+    }
+
+    /// The same for a run that has come to rest, all edits done and trimmed: what the entries hold is on the service,
+    /// each content once, a slot is free, and what was deleted is kept.
+    pub(crate) fn assert_at_rest(&self) {
+        let history = self.emulator.history();
+        let rules = Rules {
+            at_rest: true,
+            ..self.rules.clone()
+        };
+        assert_none(check(&history, &rules));
+        let last: Vec<(RoutineName, Digest)> = self
+            .routines
+            .iter()
+            .filter_map(|routine| {
+                let bytes = std::fs::read(self.entry(routine.as_str())).ok()?;
+                Some((routine.clone(), Digest::of(&bytes)))
+            })
+            .collect();
+        assert_none(lost(&history, &last));
+        let vaults = self.routines.iter().map(|name| self.vaulted(name.as_str()));
+        assert_none(unvaulted(&history, &vaults.flatten().collect(), &rules));
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_within_limits();
+        }
+    }
+}
+
+fn assert_none(violations: Vec<Violation>) {
+    let told: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+/// What a configuration and a service with these settings ask of a run.
+fn rules(configuration: &str, settings: &Settings) -> Rules {
+    let table: toml::Table = configuration.parse().unwrap_or_default();
+    let revisions = table.get("revisions");
+    let number = |key: &str| {
+        let number = revisions?.get(key)?.as_integer()?;
+        usize::try_from(number).ok()
+    };
+    let usual = Rules::default();
+    let rotate = revisions.and_then(|revisions| revisions.get("rotate"));
+    Rules {
+        cap: settings.cap,
+        reserve: number("reserve").unwrap_or(usual.reserve),
+        keep_newest: number("keep_newest").unwrap_or(usual.keep_newest),
+        rotate: match rotate.and_then(toml::Value::as_str) {
+            Some("own") => Rotate::Own,
+            Some("never") => Rotate::Never,
+            _ => usual.rotate,
+        },
+        ..usual
     }
 }
 
