@@ -384,6 +384,19 @@ mod tests {
             (400, general, "routine does not exist", Class::Gone),
             (400, general, "the moon is full", Class::UnknownServer),
         ];
+        let answered = table.map(|(_, _, _, class)| class);
+        for class in [
+            Class::Ambiguous,
+            Class::Throttled,
+            Class::Clock,
+            Class::Credentials,
+            Class::Quota,
+            Class::Gone,
+            Class::Permanent,
+            Class::UnknownServer,
+        ] {
+            assert!(answered.contains(&class), "{class:?} is in no row");
+        }
         for (status, code, message, class) in table {
             assert_eq!(
                 api(status, code, message).class,

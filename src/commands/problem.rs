@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::cloud::form::OPERATION;
 use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
 use crate::report::{Frame, Problem};
@@ -160,7 +161,8 @@ pub(super) fn reach(error: &DeployError) -> Reach {
         CloudClass::Ambiguous if error.operation.starts_with("Describe") => Reach::Silent,
         CloudClass::Ambiguous => Reach::Unasked,
         CloudClass::Credentials if !error.is_permission() => Reach::Rejected,
-        CloudClass::Clock => Reach::Rejected,
+        // Object storage has its own idea of the time, and its form is only one routine's.
+        CloudClass::Clock if error.operation != OPERATION => Reach::Rejected,
         _ => Reach::Answered,
     }
 }

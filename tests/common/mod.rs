@@ -454,6 +454,12 @@ impl Watch {
         event
     }
 
+    /// Drops the events that nobody asks for any more.
+    pub(crate) fn forget(&mut self) {
+        while self.lines.try_recv().is_ok() {}
+        self.seen.clear();
+    }
+
     /// Every event so far.
     pub(crate) fn seen(&self) -> impl Iterator<Item = &Value> {
         self.seen.iter()
