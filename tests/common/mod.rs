@@ -111,8 +111,32 @@ impl Bed {
     /// The er-dev binary in the bed, with the emulator's key and nothing else of this process's environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_er-dev"));
+        command.args(arguments);
+        self.furnish(&mut command);
         command
-            .args(arguments)
+    }
+
+    /// A shell script in the bed, in namespaces of its own where it may mount, with the binary as its `$0`. `None`, said
+    /// aloud, where that is not possible.
+    pub(crate) fn script_that_mounts(&self, script: &str) -> Option<Command> {
+        let possible = std::process::Command::new("unshare")
+            .args(["-Urm", "mount", "-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(self.dir.path().join("src"))
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !possible {
+            say("SKIPPED: this machine does not let a user mount in a namespace");
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["-Urm", "sh", "-c", script, env!("CARGO_BIN_EXE_er-dev")]);
+        self.furnish(&mut command);
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+        Some(command)
+    }
+
+    fn furnish(&self, command: &mut Command) {
+        command
             .current_dir(self.dir.path())
             .env_clear()
             .env("ALIBABA_CLOUD_ACCESS_KEY_ID", "emulator-key-id")
@@ -123,7 +147,6 @@ impl Bed {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command
     }
 
     /// Runs a command to its end.
@@ -144,11 +167,13 @@ impl Bed {
     /// Starts `er-dev watch` and waits for nothing.
     pub(crate) fn watch_from_start(&self, arguments: &[&str]) -> Watch {
         let mut command = self.command(&["watch"]);
-        let mut child = command
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        command.args(arguments);
+        Self::follow(command)
+    }
+
+    /// Starts a command that becomes an `er-dev watch`.
+    pub(crate) fn follow(mut command: Command) -> Watch {
+        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, lines) = unbounded_channel();
         // Read on, also while the test looks elsewhere, as a terminal or the journal would.
