@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "report/text.rs",
     "report/words.rs",
     "emulator/world.rs",
+    "emulator/action.rs",
     "emulator/actors.rs",
     "emulator/check.rs",
     "emulator/describe.rs",

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Pid;
 
-use super::fault::{Action, Chance, HUGE_BODY, Hit, JSON_DEPTH, Moment};
+use super::action::{Action, HUGE_BODY, JSON_DEPTH, Moment};
+use super::fault::{Chance, Hit};
 use super::gateway::Call;
 use super::history::{Decision, POST_OBJECT, Record};
 use super::http::Shared;

@@ -16,7 +16,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
-use super::fault::{Action, Fault};
+use super::action::Action;
+use super::fault::Fault;
 use super::http::Shared;
 use super::world::World;
 

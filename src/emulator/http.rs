@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::fault::{Action, Fault, FaultError, Faults, Hit};
+use super::action::Action;
+use super::fault::{Fault, FaultError, Faults, Hit};
 use super::form::{Fields, STORAGE_PATH};
 use super::gateway::Call;
 use super::history::POST_OBJECT;

@@ -2,13 +2,14 @@
 //!
 //! It answers as the service does: `gateway` checks who calls, `operations` with `describe` and `storage` are the two
 //! things that can be called, `world` and `routines` are what they change, `http`, `answer` and `wire` put it on a
-//! socket. What the real service leaves open is a switch (`switches`, `lag`), what can go wrong is a `fault`, what
+//! socket. What the real service leaves open is a switch (`switches`, `lag`), what can go wrong is a `fault` with its `action`, what
 //! other people do is in `actors`, and `control` reaches all of that while it runs. `history` tells what happened,
 //! and `check` (with `replay`) judges it.
 //!
 //! It shares no code with the client, so that both cannot be wrong in the same way, and it listens on loopback only,
 //! since its key is public.
 
+pub mod action;
 pub mod actors;
 mod answer;
 pub mod check;

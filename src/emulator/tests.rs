@@ -1,6 +1,7 @@
 //! The emulator over real sockets, called by a client that is written here and nowhere else.
 
 mod faults;
+mod switches;
 
 use std::fmt::Write as _;
 
