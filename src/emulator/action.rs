@@ -10,7 +10,7 @@ const MAX_MILLIS: u64 = 86_400_000;
 const MAX_SKEW: i64 = 31_536_000_000;
 
 /// How each action is written.
-const USAGES: [&str; 24] = [
+const USAGES: [&str; 25] = [
     "drop_before",
     "drop_after",
     "delay(ms)",
@@ -34,6 +34,7 @@ const USAGES: [&str; 24] = [
     "date_skew(seconds)",
     "kill(pid,before)",
     "kill(pid,mid)",
+    "kill(pid,late)",
     "kill(pid,after)",
 ];
 
@@ -118,6 +119,8 @@ pub enum Moment {
     Before,
     /// When the request has come; it is carried out then.
     Mid,
+    /// When the request has come; it is carried out a while after that, when another process may be at work already.
+    Late,
     /// When the request was carried out and its whole answer sent.
     After,
 }
@@ -228,6 +231,7 @@ impl Action {
                 let moment = match moment.trim() {
                     "before" => Moment::Before,
                     "mid" => Moment::Mid,
+                    "late" => Moment::Late,
                     "after" => Moment::After,
                     _ => return None,
                 };

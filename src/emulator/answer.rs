@@ -30,6 +30,9 @@ const DRIP: Duration = Duration::from_millis(200);
 /// The blanks that a dripping body begins with: half an hour of them.
 const DRIP_BLANKS: usize = 9_000;
 
+/// How long after a kill a request is carried out that comes late.
+const AFTER_A_KILL: Duration = Duration::from_millis(300);
+
 /// How far the clock of a captive portal is off.
 const PORTAL_SKEW: SignedDuration = SignedDuration::from_hours(-72);
 
@@ -98,6 +101,14 @@ pub(super) async fn answer(
             let late = Duration::from_millis(*millis);
             shared.serve_late(request, arrived, hit, late);
             shared.stop.cancelled().await;
+            return end(line, Script::silence());
+        }
+        Action::Kill {
+            pid,
+            moment: Moment::Late,
+        } => {
+            Pid::from_raw(*pid).into_iter().for_each(kill);
+            shared.serve_late(request, arrived, hit, AFTER_A_KILL);
             return end(line, Script::silence());
         }
         Action::Kill { pid, moment } if *moment != Moment::After => {
