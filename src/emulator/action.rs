@@ -328,7 +328,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_the_reading_of_an_action_fail_in_another_way(name in 0_usize..24, text in ".{0,40}") {
+        fn no_text_makes_the_reading_of_an_action_fail_in_another_way(name in 0..USAGES.len(), text in ".{0,40}") {
             let _ = Action::parse(&text);
             let name = USAGES[name].split('(').next().unwrap();
             let _ = Action::parse(&format!("{name}({text})"));

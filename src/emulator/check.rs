@@ -382,8 +382,7 @@ fn overlaps(history: &[Record], rules: &Rules) -> Vec<Violation> {
     let mut by_routine: BTreeMap<&RoutineName, Vec<&Record>> = BTreeMap::new();
     for record in history {
         let changes = matches!(record.op, UPLOAD | DELETE | PUBLISH | POST_OBJECT);
-        let fault = record.fault.as_deref().unwrap_or_default();
-        let counts = changes && record.processed && !fault.starts_with("process_late");
+        let counts = changes && record.processed && !is_left_behind(record);
         if let Some(name) = record.routine.as_ref().filter(|_| counts) {
             by_routine.entry(name).or_default().push(record);
         }
@@ -401,6 +400,13 @@ fn overlaps(history: &[Record], rules: &Rules) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Whether a fault carried the request out when its client had given it up or was gone.
+fn is_left_behind(record: &Record) -> bool {
+    let fault = record.fault.as_deref().unwrap_or_default();
+    let is_late_kill = fault.starts_with("kill(") && fault.contains("late");
+    fault.starts_with("process_late") || is_late_kill
 }
 
 fn violation(rule: &'static str, records: &[&Record], text: String) -> Violation {

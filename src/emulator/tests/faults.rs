@@ -353,11 +353,12 @@ async fn a_stop_comes_before_a_request_that_would_be_carried_out_late() {
 }
 
 #[tokio::test]
-async fn a_process_is_killed_before_while_or_after_its_request_is_carried_out() {
+async fn a_process_is_killed_before_while_after_or_long_before_its_request_is_carried_out() {
     use std::os::unix::process::ExitStatusExt as _;
     for (moment, carried_out, answered) in [
         ("before", false, false),
         ("mid", true, false),
+        ("late", true, false),
         ("after", true, true),
     ] {
         let emulator = emulator(Slot::AtUpload).await;
@@ -374,6 +375,10 @@ async fn a_process_is_killed_before_while_or_after_its_request_is_carried_out() 
         let answer = exchange(&emulator, upload_call()).await.unwrap();
         let status = tokio::time::timeout(LIMIT, victim.wait()).await.unwrap();
         assert_eq!(status.unwrap().signal(), Some(9), "{moment}");
+        if carried_out {
+            let both = emulator.wait_until(|world| versions(world) == 2);
+            tokio::time::timeout(LIMIT, both).await.unwrap();
+        }
         assert_eq!(last(&emulator).processed, carried_out, "{moment}");
         assert_eq!(
             emulator.with_world(|world| versions(world)),
