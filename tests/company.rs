@@ -149,7 +149,10 @@ async fn d13_going_back_after_a_restart_without_a_record_reads_back_and_uploads_
     bed.write("hello", &code("hello", 1));
     assert_eq!(watch.end_of_edit().await["event"], "uploaded");
     watch.stop().await;
-    std::fs::remove_file(bed.routine_dir("hello").join("journal.json")).unwrap();
+    for half in [0, 1] {
+        let journal = format!("journal.{half}.json");
+        std::fs::remove_file(bed.routine_dir("hello").join(journal)).unwrap();
+    }
     bed.write("hello", &code("hello", 0));
     let before = bed.history().len();
     let pushed = bed.run(&["push"]).await;
