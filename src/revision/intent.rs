@@ -305,7 +305,7 @@ mod tests {
         let mut journal = Journal::new(dir.path());
         journal.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
         let revision = Revision::new("1700000000000000001");
-        knowledge.proven(revision.clone(), Digest::of(b"a"));
+        knowledge.proven(revision.clone(), Digest::of(b"a"), at(100));
         journal.update(&knowledge).unwrap();
         let next = recalled(dir.path(), at(101));
         assert_eq!(next.doubt(), None);
@@ -330,7 +330,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut knowledge = Knowledge::default();
         let mut journal = Journal::new(dir.path());
-        knowledge.proven(Revision::new("17"), Digest::of(b"before"));
+        knowledge.proven(Revision::new("17"), Digest::of(b"before"), at(100));
         journal.update(&knowledge).unwrap();
         let before = recalled(dir.path(), at(105));
         assert_ne!(before, Knowledge::default());

@@ -34,8 +34,8 @@ pub struct Protected {
     pub present: Option<Revision>,
     /// Versions that could not be saved or deleted, with the reason.
     pub spared: BTreeMap<Revision, String>,
-    /// Versions that are proven to hold no code. They are not worth keeping among the newest.
-    pub empty: BTreeSet<Revision>,
+    /// Versions that are proven to hold no code, or whose deletion was asked for. They do not count among the newest.
+    pub worthless: BTreeSet<Revision>,
 }
 
 /// Why a version stays.
@@ -136,7 +136,7 @@ impl Policy {
     /// The fate of every listed version, in the order of the listing.
     pub fn fates(&self, listing: &Listing, protected: &Protected) -> Result<Vec<Fate>, Refusal> {
         let live = self.check(listing)?;
-        let newest = newest(listing, self.keep_newest, &protected.empty);
+        let newest = newest(listing, self.keep_newest, &protected.worthless);
         let stays = |listed: &Listed| self.stays(listed, live, &newest, protected);
         let mut going: Vec<u64> = listing
             .revisions
@@ -288,12 +288,12 @@ impl Policy {
 fn newest<'a>(
     listing: &'a Listing,
     count: usize,
-    empty: &BTreeSet<Revision>,
+    worthless: &BTreeSet<Revision>,
 ) -> BTreeSet<&'a Revision> {
     let mut numbered: Vec<(u64, &Revision)> = listing
         .revisions
         .iter()
-        .filter(|listed| !empty.contains(&listed.revision))
+        .filter(|listed| !worthless.contains(&listed.revision))
         .filter_map(|listed| Some((listed.revision.number()?, &listed.revision)))
         .collect();
     numbered.sort_unstable_by(|a, b| b.cmp(a));

@@ -274,7 +274,7 @@ impl Pass<'_> {
         match posted {
             Ok(()) => {
                 if session.settings.verify == Verify::Doubt {
-                    session.knowledge.proven(revision, sha256);
+                    session.knowledge.proven(revision, sha256, now);
                     session.form = None;
                 }
                 self.write_down();

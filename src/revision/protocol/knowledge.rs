@@ -56,6 +56,7 @@ pub enum Late {
 pub(super) struct Form {
     pub(super) revision: Revision,
     pub(super) digest: Digest,
+    description: String,
     /// How often it was posted.
     pub(super) posts: u32,
     /// Whether a post may have arrived.
@@ -96,7 +97,7 @@ pub struct Knowledge {
     pub(super) empty_since: BTreeMap<Revision, Moment>,
     /// Whether the listing was taken, or a version added to it, by the present pass.
     pub(super) current: bool,
-    /// Whether the listing was taken by the present pass.
+    /// Whether the listing was taken by the present pass, and after whatever it made.
     pub(super) looked: bool,
     pub(super) doubt: Option<Doubt>,
     late: Vec<(Late, Moment)>,
@@ -186,7 +187,8 @@ impl Knowledge {
         self.quota_hits = 0;
         self.room_owed = false;
         self.protected.spared.clear();
-        self.protected.present = None;
+        // That a version had no code to save is true for the moment only.
+        self.saved.clear();
         self.deletes_off = None;
         self.current = false;
         self.looked = false;
@@ -198,6 +200,8 @@ impl Knowledge {
     /// This version holds the present bytes, so it stays.
     pub fn stored(&mut self, revision: Revision) {
         self.tried = None;
+        // Whatever else came of what was in doubt, it is known where the bytes are.
+        self.doubt = None;
         self.protected.present = Some(revision);
     }
 
@@ -235,7 +239,7 @@ impl Knowledge {
         self.empty_since
             .retain(|revision, _| there.contains(revision));
         self.protected
-            .empty
+            .worthless
             .retain(|revision| there.contains(revision));
         self.saved.retain(|revision| there.contains(revision));
         self.known = Some(there);
@@ -302,7 +306,7 @@ impl Knowledge {
         match content {
             Content::Holds(_) => {
                 self.empty_since.remove(&revision);
-                self.protected.empty.remove(&revision);
+                self.protected.worthless.remove(&revision);
                 if self
                     .form
                     .as_ref()
@@ -314,7 +318,7 @@ impl Knowledge {
             Content::Nothing => {
                 let since = *self.empty_since.entry(revision.clone()).or_insert(now);
                 if now.since(since) >= rules.lag {
-                    self.protected.empty.insert(revision.clone());
+                    self.protected.worthless.insert(revision.clone());
                 }
             }
         }
@@ -348,36 +352,54 @@ impl Knowledge {
             _ => 0,
         };
         self.tried = Some((digest, tries + 1));
+        self.form = Some(Form {
+            revision: revision.clone(),
+            digest,
+            description: description.clone(),
+            posts: 0,
+            sent: false,
+        });
+        self.made(revision, description, now);
+    }
+
+    /// A version was made, which the listing may lack.
+    fn made(&mut self, revision: Revision, description: String, now: Moment) {
         let listed = Listed {
             revision: revision.clone(),
             created: None,
             description,
         };
-        self.made.insert(revision.clone(), (listed.clone(), now));
-        if let Some(seen) = &mut self.listing {
-            seen.listing.revisions.push(listed);
+        if let Some(seen) = &mut self.listing
+            && !seen
+                .listing
+                .revisions
+                .iter()
+                .any(|there| there.revision == revision)
+        {
+            seen.listing.revisions.push(listed.clone());
             seen.extended = true;
         }
-        self.form = Some(Form {
-            revision,
-            digest,
-            posts: 0,
-            sent: false,
-        });
-        self.current = true;
+        self.made.insert(revision, (listed, now));
+        (self.current, self.looked) = (true, false);
     }
 
-    /// The code of the version that was begun is about to be posted.
+    /// The code of the version that was begun is about to be posted. That it had none before tells nothing any more.
     pub fn posting(&mut self) {
         if let Some(form) = &mut self.form {
             form.posts += 1;
             form.sent = true;
+            self.contents.remove(&form.revision);
+            self.empty_since.remove(&form.revision);
+            self.protected.worthless.remove(&form.revision);
         }
     }
 
     /// The service confirmed that it has the posted code.
-    pub fn proven(&mut self, revision: Revision, digest: Digest) {
-        self.form = None;
+    pub fn proven(&mut self, revision: Revision, digest: Digest, now: Moment) {
+        // Where a version takes its slot when its code arrives, no listing could show it before.
+        if let Some(form) = self.form.take().filter(|form| form.revision == revision) {
+            self.made(revision.clone(), form.description, now);
+        }
         self.contents.insert(revision, Content::Holds(digest));
     }
 
@@ -424,8 +446,9 @@ impl Knowledge {
         }
     }
 
-    /// Something was sent whose outcome is not known.
+    /// Something was sent whose outcome is not known. What was listed before cannot tell.
     pub fn in_doubt(&mut self, doubt: Doubt) {
+        self.listing = None;
         let known = self.doubt.unwrap_or(doubt);
         self.doubt = Some(Doubt {
             settled: known.settled.max(doubt.settled),
@@ -436,6 +459,9 @@ impl Knowledge {
     /// What was sent in doubt may be carried out late.
     pub fn may_come_late(&mut self, late: Late, sent: Moment) {
         self.late.retain(|(known, _)| *known != late);
+        if let Late::Delete(doomed) = &late {
+            self.protected.worthless.insert(doomed.clone());
+        }
         if self.late.len() >= MAX_LATE {
             self.late.remove(0);
         }
@@ -473,6 +499,7 @@ impl Knowledge {
             tries: tries + 1,
         };
         self.made.remove(&revision);
+        self.protected.worthless.insert(revision.clone());
         self.deleted.insert(revision, deleted);
         self.room_owed = false;
         self.listing = None;

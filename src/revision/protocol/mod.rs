@@ -16,10 +16,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::cloud::Listing;
 use crate::routine::{Digest, Revision};
 
 use super::mark::{Instance, Mark};
-use super::rotation::{Fate, Policy, Refusal, Stays};
+use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
 pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed};
 
@@ -189,10 +190,12 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
     }
     // The service's word counts for more than the listing: it may count versions that it does not list yet.
     if count >= rules.policy.cap || k.room_owed {
-        return match make_room(k, rules, now) {
-            Step::AtRest => Step::Blocked(all_protected(k, &rules.policy)),
-            step => step,
+        // What held the bytes before this edit is a version like any other.
+        let protected = Protected {
+            present: None,
+            ..k.protected.clone()
         };
+        return make_room(k, &protected, rules, now);
     }
     match (form, k.tried) {
         // It is not listed, so its slot is taken when its code arrives.
@@ -212,16 +215,16 @@ fn rest(k: &Knowledge, count: usize, rules: &Rules, now: Moment) -> Step {
     if k.has_suspects() && !k.looked {
         return Step::List;
     }
+    if let Some(doubt) = k.doubt.filter(|doubt| now < doubt.shown) {
+        return look_again(k, doubt.shown, now);
+    }
     if let Some(step) = reclaim(k, rules, now) {
         return step;
     }
     if count <= rules.policy.at_rest() {
         return Step::AtRest;
     }
-    match make_room(k, rules, now) {
-        Step::AtRest => Step::Blocked(all_protected(k, &rules.policy)),
-        step => step,
-    }
+    make_room(k, &k.protected, rules, now)
 }
 
 /// Looks among the marked versions for one that holds the bytes; reads back what is not proven.
@@ -280,14 +283,14 @@ fn orphan(
 fn reclaim(k: &Knowledge, rules: &Rules, now: Moment) -> Option<Step> {
     let listing = k.listing()?;
     let may_go = |revision: &Revision| rules.policy.may_reclaim(listing, revision, &k.protected);
-    // What stays anyway comes first, so that of two with the same bytes the other one goes.
+    // What stays anyway comes first, so that of two with the same bytes the other one goes; and what may be gone at any
+    // moment comes last.
     let mut suspects: Vec<_> = k
         .newest_first()
-        .filter(|listed| !k.is_doomed(&listed.revision))
         .filter_map(|listed| Some((&listed.revision, Mark::read(&listed.description)?)))
         .filter(|(_, mark)| k.is_suspect(mark, &rules.instance))
         .collect();
-    suspects.sort_by_key(|(revision, _)| may_go(revision));
+    suspects.sort_by_key(|(revision, _)| (k.is_doomed(revision), may_go(revision)));
     let mut kept = BTreeSet::new();
     for (revision, mark) in suspects {
         match k.contents.get(revision) {
@@ -297,21 +300,23 @@ fn reclaim(k: &Knowledge, rules: &Rules, now: Moment) -> Option<Step> {
                     return Some(step);
                 }
             }
-            Some(Content::Holds(digest)) => {
-                if !kept.insert(*digest) && may_go(revision) {
-                    return Some(if k.saved.contains(revision) {
-                        delete(k, revision, Why::Duplicate, now)
-                    } else {
-                        Step::Save(revision.clone())
-                    });
-                }
+            Some(Content::Holds(digest)) if kept.contains(digest) && may_go(revision) => {
+                return Some(if k.saved.contains(revision) {
+                    delete(k, revision, Why::Duplicate, now)
+                } else {
+                    Step::Save(revision.clone())
+                });
             }
+            Some(Content::Holds(digest)) if !k.is_doomed(revision) => {
+                kept.insert(*digest);
+            }
+            Some(Content::Holds(_)) => {}
         }
     }
     None
 }
 
-fn make_room(k: &Knowledge, rules: &Rules, now: Moment) -> Step {
+fn make_room(k: &Knowledge, protected: &Protected, rules: &Rules, now: Moment) -> Step {
     let (Some(listing), Some(_)) = (k.listing(), k.listing_age(now)) else {
         return Step::List;
     };
@@ -330,9 +335,9 @@ fn make_room(k: &Knowledge, rules: &Rules, now: Moment) -> Step {
             return Step::Blocked(Blocked::StillListed(revision.clone()));
         }
     }
-    match rules.policy.victim(listing, &k.protected) {
+    match rules.policy.victim(listing, protected) {
         Err(refusal) => Step::Blocked(Blocked::Refused(refusal)),
-        Ok(None) => Step::AtRest,
+        Ok(None) => Step::Blocked(all_protected(listing, protected, &rules.policy)),
         Ok(Some(victim)) => {
             let revision = victim.revision.clone();
             if k.saved.contains(&revision) {
@@ -365,11 +370,8 @@ fn look_again(k: &Knowledge, shown: Moment, now: Moment) -> Step {
     }
 }
 
-fn all_protected(k: &Knowledge, policy: &Policy) -> Blocked {
-    let Some(listing) = k.listing() else {
-        return Blocked::AllProtected(Vec::new());
-    };
-    match policy.fates(listing, &k.protected) {
+fn all_protected(listing: &Listing, protected: &Protected, policy: &Policy) -> Blocked {
+    match policy.fates(listing, protected) {
         Err(refusal) => Blocked::Refused(refusal),
         Ok(fates) => Blocked::AllProtected(
             listing

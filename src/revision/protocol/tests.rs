@@ -167,7 +167,7 @@ impl World {
         }
         match fault {
             Some(Fault::AnswerLost) => self.unanswered(knowledge, digest),
-            _ => knowledge.proven(revision.clone(), digest),
+            _ => knowledge.proven(revision.clone(), digest, self.now),
         }
     }
 
