@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use common::{Bed, Watch, code, name};
 use er_dev::emulator::world::{Settings, Slot, World};
-use tokio::task::JoinSet;
 
 /// Short time-outs, so that what was sent has settled after less than a second.
 const QUICK: &[&str] = &[
@@ -21,9 +20,6 @@ const QUICK: &[&str] = &[
     "--settle-margin",
     "200ms",
 ];
-
-/// How many kill points are tried at a time. They mostly wait.
-const AT_A_TIME: usize = 8;
 
 /// What is on the service when the edit comes that is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,16 +143,7 @@ async fn d01_a_kill_at_any_request_of_an_edit_loses_nothing_and_leaves_nothing()
         points = points.into_iter().step_by(5).collect();
     }
     common::say(&format!("{} of {all} kill points", points.len()));
-    let mut running = JoinSet::new();
-    for point in points {
-        if running.len() >= AT_A_TIME {
-            running.join_next().await.unwrap().unwrap();
-        }
-        running.spawn(kill_at(point));
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.unwrap();
-    }
+    common::each(points, kill_at).await;
 }
 
 /// How long a load lasts: a tenth of it unless a long run was asked for.

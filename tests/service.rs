@@ -54,24 +54,28 @@ fn assert_there_once(bed: &Bed, what: &str, ended: &Ended) {
 
 #[tokio::test]
 async fn c01_a_throttled_call_is_repeated_after_the_pause_that_was_asked_for() {
-    for refusal in [
-        "code(Throttling,slow down)",
-        "code(Throttling.User,slow down,429)",
-        "code(Dcdn.Throttling,slow down)",
-        "code(UserFlowControl,slow down,503)",
-        "code(ServiceUnavailable,busy,503)",
-        "status(429)",
-    ] {
-        for operation in ["DescribeRoutine", "UploadRoutineCode"] {
-            let bed = Bed::new(&["hello"]).await;
-            bed.fault(&format!("{operation}:1:{refusal}"));
-            let ended = push(&bed).await;
-            assert_there_once(&bed, refusal, &ended);
-            assert_eq!(ended.of("throttled").len(), 1, "{}", ended.stdout);
-            let budget = ended.of("budget");
-            assert_eq!(budget[0]["requests_per_second"], 40, "{}", ended.stdout);
-        }
-    }
+    common::each(
+        [
+            "code(Throttling,slow down)",
+            "code(Throttling.User,slow down,429)",
+            "code(Dcdn.Throttling,slow down)",
+            "code(UserFlowControl,slow down,503)",
+            "code(ServiceUnavailable,busy,503)",
+            "status(429)",
+        ],
+        async |refusal| {
+            for operation in ["DescribeRoutine", "UploadRoutineCode"] {
+                let bed = Bed::new(&["hello"]).await;
+                bed.fault(&format!("{operation}:1:{refusal}"));
+                let ended = push(&bed).await;
+                assert_there_once(&bed, refusal, &ended);
+                assert_eq!(ended.of("throttled").len(), 1, "{}", ended.stdout);
+                let budget = ended.of("budget");
+                assert_eq!(budget[0]["requests_per_second"], 40, "{}", ended.stdout);
+            }
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -97,7 +101,7 @@ async fn c02_a_thousand_saves_in_twenty_routines_are_few_requests_within_the_lim
 
 #[tokio::test]
 async fn c05_a_clock_that_is_twenty_minutes_off_costs_one_refused_request() {
-    for clock in ["clock=1200", "clock=-1200"] {
+    common::each(["clock=1200", "clock=-1200"], async |clock| {
         let bed = Bed::new(&["hello"]).await;
         bed.world(clock);
         let ended = push(&bed).await;
@@ -110,7 +114,8 @@ async fn c05_a_clock_that_is_twenty_minutes_off_costs_one_refused_request() {
         assert_eq!(refused, 1);
         let told = &ended.of("degraded")[0];
         assert_eq!(told["problem"]["class"], "clock", "{told}");
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -199,30 +204,34 @@ async fn c14_slots_that_somebody_else_filled_are_seen_at_the_refusal_and_one_is_
 
 #[tokio::test]
 async fn c15_a_full_routine_is_known_in_whatever_words_it_is_told() {
-    for words in [
-        "you got upper limit of code revisions",
-        "Upper limit of revisions reached",
-        "the number of code versions exceeds the maximum",
-        "code version number exceed quota limit",
-        "too many revisions",
-        "revision quota used up",
-        "limit of 10 revisions",
-        "over the limit",
-        "maximum number of versions",
-        "quota exceeded",
-    ] {
-        let bed = Bed::new(&["hello"]).await;
-        let mut watch = bed.watch(QUICK).await;
-        bed.seed_now("hello");
-        // The daemon believes in free slots until it lists again.
-        bed.fault(&format!(
-            "UploadRoutineCode:1:code(EdgeRoutine.GeneralError,{words},400)"
-        ));
-        bed.write("hello", &code("hello", 1));
-        let end = watch.end_of_edit().await;
-        assert_eq!(end["event"], "uploaded", "{words}: {end}");
-        watch.stop().await;
-    }
+    common::each(
+        [
+            "you got upper limit of code revisions",
+            "Upper limit of revisions reached",
+            "the number of code versions exceeds the maximum",
+            "code version number exceed quota limit",
+            "too many revisions",
+            "revision quota used up",
+            "limit of 10 revisions",
+            "over the limit",
+            "maximum number of versions",
+            "quota exceeded",
+        ],
+        async |words| {
+            let bed = Bed::new(&["hello"]).await;
+            let mut watch = bed.watch(QUICK).await;
+            bed.seed_now("hello");
+            // The daemon believes in free slots until it lists again.
+            bed.fault(&format!(
+                "UploadRoutineCode:1:code(EdgeRoutine.GeneralError,{words},400)"
+            ));
+            bed.write("hello", &code("hello", 1));
+            let end = watch.end_of_edit().await;
+            assert_eq!(end["event"], "uploaded", "{words}: {end}");
+            watch.stop().await;
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -259,7 +268,7 @@ async fn c17_a_routine_that_is_missing_is_not_made_unless_that_is_asked_for() {
 
 #[tokio::test]
 async fn c18_numbers_of_versions_in_any_form_never_lead_to_a_wrong_deletion() {
-    for form in ["text", "number", "rounded"] {
+    common::each(["text", "number", "rounded"], async |form| {
         let bed = Bed::new(&["hello"]).await;
         let mut seeded = bed.seed("hello", 9);
         let live = seeded.remove(0);
@@ -274,36 +283,41 @@ async fn c18_numbers_of_versions_in_any_form_never_lead_to_a_wrong_deletion() {
         assert!(versions.contains(&live), "{form}: the live version is gone");
         assert!(versions.len() >= 9, "{form}: more went than had to");
         assert_eq!(versions[1..6], seeded[3..], "{form}: not the oldest went");
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn c19_c21_an_answer_of_object_storage_that_proves_nothing_is_settled_by_reading_back() {
-    for answer in [
-        "status(203)",
-        "callback_lost",
-        "status(204)",
-        "status(201)",
-        "status(302)",
-        "status(500)",
-        "status(503)",
-        "answer()",
-        "answer(ok)",
-        "answer({\"code\":500})",
-        "drop_before",
-        "drop_after",
-        "truncate",
-        "garbage",
-        "wrong_content_type",
-    ] {
-        let bed = Bed::new(&["hello"]).await;
-        bed.fault(&format!("oss:1:{answer}"));
-        let ended = push(&bed).await;
-        assert_there_once(&bed, answer, &ended);
-        assert_eq!(ended.of("uploaded").len(), 1, "{answer}: {}", ended.stdout);
-        let proven = bed.asked("DescribeRoutineCodeRevision") > 0;
-        assert!(proven || answer == "wrong_content_type", "{answer}");
-    }
+    common::each(
+        [
+            "status(203)",
+            "callback_lost",
+            "status(204)",
+            "status(201)",
+            "status(302)",
+            "status(500)",
+            "status(503)",
+            "answer()",
+            "answer(ok)",
+            "answer({\"code\":500})",
+            "drop_before",
+            "drop_after",
+            "truncate",
+            "garbage",
+            "wrong_content_type",
+        ],
+        async |answer| {
+            let bed = Bed::new(&["hello"]).await;
+            bed.fault(&format!("oss:1:{answer}"));
+            let ended = push(&bed).await;
+            assert_there_once(&bed, answer, &ended);
+            assert_eq!(ended.of("uploaded").len(), 1, "{answer}: {}", ended.stdout);
+            let proven = bed.asked("DescribeRoutineCodeRevision") > 0;
+            assert!(proven || answer == "wrong_content_type", "{answer}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -323,49 +337,54 @@ async fn c20_code_that_was_confirmed_and_never_registered_is_found_where_every_u
 #[tokio::test]
 async fn c22_a_form_that_object_storage_refuses_is_replaced_or_told() {
     let general = |code: &str| format!("oss:1:code({code},said object storage)");
-    for (fault, ends_well) in [
-        (
-            "oss:1:code(AccessDenied,Invalid according to Policy: Policy expired.,403)".to_owned(),
-            true,
-        ),
-        (general("SignatureDoesNotMatch"), true),
-        (general("InvalidAccessKeyId"), true),
-        (general("SecurityTokenExpired"), true),
-        (general("RequestTimeout"), true),
-        (general("IncompleteBody"), true),
-        (general("InvalidSecurityToken"), true),
-        (
-            "oss:1:code(AccessDenied,Invalid according to Policy: Policy Condition failed,403)"
-                .to_owned(),
-            false,
-        ),
-        (general("EntityTooLarge"), false),
-        (general("MalformedPOSTRequest"), false),
-        (general("InvalidPolicyDocument"), false),
-        (general("InvalidDigest"), false),
-        (general("InvalidArgument"), false),
-        (general("EntityTooSmall"), false),
-        (general("IncorrectNumberOfFilesInPOSTRequest"), false),
-        (general("FieldItemTooLong"), false),
-        (general("MaxPOSTPreDataLengthExceededError"), false),
-        (general("RequestIsNotMultiPartContent"), false),
-    ] {
-        let bed = Bed::new(&["hello"]).await;
-        bed.fault(&fault);
-        let ended = push(&bed).await;
-        if ends_well {
-            assert_there_once(&bed, &fault, &ended);
-        } else {
-            assert_eq!(ended.code, Some(1), "{fault}: {}", ended.stdout);
-            assert_eq!(
-                ended.of("error")[0]["problem"]["class"],
-                "refused",
-                "{fault}"
-            );
-            let shown = ended.stdout.clone() + &ended.stderr;
-            assert!(!shown.contains("Signature\":"), "{shown}");
-        }
-    }
+    common::each(
+        [
+            (
+                "oss:1:code(AccessDenied,Invalid according to Policy: Policy expired.,403)"
+                    .to_owned(),
+                true,
+            ),
+            (general("SignatureDoesNotMatch"), true),
+            (general("InvalidAccessKeyId"), true),
+            (general("SecurityTokenExpired"), true),
+            (general("RequestTimeout"), true),
+            (general("IncompleteBody"), true),
+            (general("InvalidSecurityToken"), true),
+            (
+                "oss:1:code(AccessDenied,Invalid according to Policy: Policy Condition failed,403)"
+                    .to_owned(),
+                false,
+            ),
+            (general("EntityTooLarge"), false),
+            (general("MalformedPOSTRequest"), false),
+            (general("InvalidPolicyDocument"), false),
+            (general("InvalidDigest"), false),
+            (general("InvalidArgument"), false),
+            (general("EntityTooSmall"), false),
+            (general("IncorrectNumberOfFilesInPOSTRequest"), false),
+            (general("FieldItemTooLong"), false),
+            (general("MaxPOSTPreDataLengthExceededError"), false),
+            (general("RequestIsNotMultiPartContent"), false),
+        ],
+        async |(fault, ends_well)| {
+            let bed = Bed::new(&["hello"]).await;
+            bed.fault(&fault);
+            let ended = push(&bed).await;
+            if ends_well {
+                assert_there_once(&bed, &fault, &ended);
+            } else {
+                assert_eq!(ended.code, Some(1), "{fault}: {}", ended.stdout);
+                assert_eq!(
+                    ended.of("error")[0]["problem"]["class"],
+                    "refused",
+                    "{fault}"
+                );
+                let shown = ended.stdout.clone() + &ended.stderr;
+                assert!(!shown.contains("Signature\":"), "{shown}");
+            }
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -380,41 +399,49 @@ async fn c23_c24_every_byte_arrives_also_what_looks_like_the_end_of_a_form() {
 
 #[tokio::test]
 async fn c25_a_listing_that_lags_makes_no_second_version() {
-    for fault in ["", "oss:1:callback_lost", "UploadRoutineCode:1:truncate"] {
-        let bed = Bed::new(&["hello"]).await;
-        bed.world("lag=1s");
-        if !fault.is_empty() {
-            bed.fault(fault);
-        }
-        let more = ["--settle-margin", "3s"];
-        let ended = bed
-            .run(
-                &[
-                    &["push", "--timeout", "30s", "--api-timeout", "1s"],
-                    &more[..],
-                ]
-                .concat(),
-            )
-            .await;
-        assert_eq!(ended.code, Some(0), "{fault}: {}", ended.stdout);
-        let history = bed.history();
-        let stored = bed
-            .emulator
-            .with_world(|world| holds(world, &code("hello", 0)));
-        assert_eq!(stored, 1, "{fault}: {history:#?}");
-    }
+    common::each(
+        ["", "oss:1:callback_lost", "UploadRoutineCode:1:truncate"],
+        async |fault| {
+            let bed = Bed::new(&["hello"]).await;
+            bed.world("lag=1s");
+            if !fault.is_empty() {
+                bed.fault(fault);
+            }
+            let more = ["--settle-margin", "3s"];
+            let ended = bed
+                .run(
+                    &[
+                        &["push", "--timeout", "30s", "--api-timeout", "1s"],
+                        &more[..],
+                    ]
+                    .concat(),
+                )
+                .await;
+            assert_eq!(ended.code, Some(0), "{fault}: {}", ended.stdout);
+            let history = bed.history();
+            let stored = bed
+                .emulator
+                .with_world(|world| holds(world, &code("hello", 0)));
+            assert_eq!(stored, 1, "{fault}: {history:#?}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn c26_where_it_is_not_told_what_is_live_nothing_is_deleted() {
-    for conf in ["envconf=partial", "envconf=missing", "envconf=null"] {
-        let bed = Bed::new(&["hello"]).await;
-        bed.seed("hello", 10);
-        bed.world(conf);
-        let ended = push_for(&bed, "2s").await;
-        assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 0, "{conf}");
-        assert_eq!(ended.of("error")[0]["problem"]["class"], "slots", "{conf}");
-    }
+    common::each(
+        ["envconf=partial", "envconf=missing", "envconf=null"],
+        async |conf| {
+            let bed = Bed::new(&["hello"]).await;
+            bed.seed("hello", 10);
+            bed.world(conf);
+            let ended = push_for(&bed, "2s").await;
+            assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 0, "{conf}");
+            assert_eq!(ended.of("error")[0]["problem"]["class"], "slots", "{conf}");
+        },
+    )
+    .await;
     // No numbered version is live anywhere, which is usual for a routine that was never published.
     let bed = Bed::new(&["hello"]).await;
     bed.seed("hello", 10);

@@ -4,19 +4,11 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bed, code, name};
+use common::{Bed, code, name, resident};
 
 /// How long the run lasts: an hour if a long run was asked for.
 fn length() -> Duration {
     Duration::from_secs(if common::long() { 3_600 } else { 10 })
-}
-
-/// The resident memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.unwrap().split_whitespace().nth(1);
-    number.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -53,7 +45,7 @@ async fn d16_hours_of_edits_and_faults_cost_no_memory_and_no_edit() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         watch.forget();
         if begun.elapsed() > length() / 10 {
-            last = resident(watch.pid());
+            last = resident(watch.pid(), "VmRSS");
             first.get_or_insert(last);
         }
     }

@@ -9,6 +9,12 @@ use std::time::{Duration, SystemTime};
 /// The longest pause a server may ask for; longer wishes are cut to it.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// How a problem with the encryption of a connection begins.
+pub(super) const NO_TLS: &str = "no secure connection";
+
+/// What is said of an answer that the service did not write.
+pub(super) const NOT_THE_SERVICE: &str = "the answer is not the service's";
+
 /// How much of a server's text is kept, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
 
@@ -92,8 +98,14 @@ impl CloudError {
     /// What a person can do about it; empty where er-dev's own next try is all there is to do.
     pub fn help(&self) -> String {
         match self.class {
+            Class::NotSent if self.what.starts_with(NO_TLS) => {
+                "check `endpoint`, the certificate authorities of this machine, and whether something on the network opens secure connections; nothing was sent".into()
+            }
             Class::NotSent => {
                 "check the network and `endpoint`; the edit is kept and goes up when the service answers".into()
+            }
+            Class::Ambiguous if self.what == NOT_THE_SERVICE => {
+                "see whether this network wants a log-in first, and whether `endpoint` is right; the edit is kept".into()
             }
             Class::Ambiguous => {
                 "nothing to do: the versions are listed again before anything else is sent".into()

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock;
 
-use super::error::{self, Class, CloudError};
+use super::error::{self, Class, CloudError, NO_TLS};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -138,6 +138,17 @@ pub(super) async fn send(
     })
 }
 
+/// Whether a connection came about and its encryption did not.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    // An error of the system hides the one it was made of from its sources.
+    let wrapped = error.downcast_ref::<std::io::Error>();
+    let inner = wrapped.and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
+}
+
 /// Tells a request that never left from one whose fate is open.
 fn transport(operation: &'static str, error: reqwest::Error) -> CloudError {
     let class = if error.is_connect() || error.is_builder() {
@@ -155,6 +166,7 @@ fn transport(operation: &'static str, error: reqwest::Error) -> CloudError {
     let what = match class {
         _ if timed_out && class == Class::NotSent => "no connection in time".into(),
         _ if timed_out => "no answer in time".into(),
+        Class::NotSent if is_tls(&error) => format!("{NO_TLS}: {reason}"),
         Class::NotSent => format!("no connection: {reason}"),
         _ => format!("the connection broke: {reason}"),
     };

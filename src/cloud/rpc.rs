@@ -166,7 +166,7 @@ impl Rpc {
             _ => Err(CloudError::unusable(
                 Class::Ambiguous,
                 operation,
-                "the answer is not the service's",
+                error::NOT_THE_SERVICE,
             )),
         }
     }

@@ -536,6 +536,32 @@ pub(crate) fn assert_adds_up(done: &Value) {
     assert_eq!(done["edits"], sum, "{done}");
 }
 
+/// Runs a test's cases side by side, some at a time: they mostly wait.
+pub(crate) async fn each<C, F>(cases: impl IntoIterator<Item = C>, run: impl Fn(C) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    const AT_A_TIME: usize = 8;
+    let mut running = tokio::task::JoinSet::new();
+    for case in cases {
+        if running.len() >= AT_A_TIME {
+            running.join_next().await.unwrap().unwrap();
+        }
+        running.spawn(run(case));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// The memory of a process by a line of its status, such as `VmRSS`, in KiB.
+pub(crate) fn resident(pid: u32, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|text| text.starts_with(line));
+    let number = line.unwrap().split_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
 /// Whether the long runs were asked for.
 pub(crate) fn long() -> bool {
     std::env::var_os("ER_DEV_LONG").is_some_and(|value| value == "1")
