@@ -47,6 +47,9 @@ pub struct Common {
         value_delimiter = ','
     )]
     pub allow_endpoint: Vec<String>,
+    /// Certificate authorities to trust besides the system's, in PEM form; for a network that opens secure connections.
+    #[arg(long, global = true, value_name = "FILE", env = "ER_DEV_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// How events are written to standard output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ER_DEV_FORMAT")]
     pub format: Format,

@@ -481,3 +481,75 @@ async fn b13_a_server_that_does_not_speak_tls_gets_no_request_and_no_storm() {
         );
     }
 }
+
+/// A TLS server with a certificate of its own in front of the emulator, and the authority that signed it.
+async fn encrypted(bed: &Bed) -> (SocketAddr, String) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let emulator = bed.emulator.address();
+    let (address, _) = server(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let (Ok(mut client), Ok(mut server)) = (
+                acceptor.accept(stream).await,
+                TcpStream::connect(emulator).await,
+            ) else {
+                return;
+            };
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+    })
+    .await;
+    (address, authority_pem)
+}
+
+#[tokio::test]
+async fn b13_a_certificate_counts_only_with_an_authority_that_is_trusted() {
+    let bed = Bed::new(&["hello"]).await;
+    let (address, authority) = encrypted(&bed).await;
+    bed.configure(&format!("https://localhost:{}", address.port()), "");
+    let refused = bed.run(&["push", "--timeout", "1s"]).await;
+    assert_eq!(
+        refused.code,
+        Some(69),
+        "{}{}",
+        refused.stdout,
+        refused.stderr
+    );
+    let problem = &refused.of("error")[0]["problem"];
+    assert!(
+        problem["help"].as_str().unwrap().contains("--ca-file"),
+        "{problem}"
+    );
+    assert_eq!(bed.history().len(), 0, "nothing was sent");
+    let file = bed.path("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let file = file.to_str().unwrap();
+    let ended = bed.run(&["push", "--ca-file", file]).await;
+    assert_there_once(&bed, "trusted", &ended);
+    for (path, words) in [
+        ("er-dev.toml", "no certificate"),
+        ("missing.pem", "cannot be read"),
+    ] {
+        let ended = bed.run(&["push", "--ca-file", path]).await;
+        assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}

@@ -16,6 +16,8 @@ const PURE: &[&str] = &[
     "revision/protocol/knowledge.rs",
     "cloud/error.rs",
     "cloud/time.rs",
+    "cloud/gate/bucket.rs",
+    "cloud/gate/alone.rs",
     "cloud/sign/mod.rs",
     "cloud/sign/rpc.rs",
     "report/class.rs",

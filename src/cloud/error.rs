@@ -99,7 +99,7 @@ impl CloudError {
     pub fn help(&self) -> String {
         match self.class {
             Class::NotSent if self.what.starts_with(NO_TLS) => {
-                "check `endpoint`, the certificate authorities of this machine, and whether something on the network opens secure connections; nothing was sent".into()
+                "check `endpoint`; nothing was sent. Where a network opens secure connections, trust its certificate authority with `--ca-file FILE`".into()
             }
             Class::NotSent => {
                 "check the network and `endpoint`; the edit is kept and goes up when the service answers".into()

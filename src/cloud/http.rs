@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock;
 
+use super::Authorities;
 use super::error::{self, Class, CloudError, NO_TLS};
 
 /// How long a connection may take to come about.
@@ -30,6 +31,7 @@ pub(super) struct Body {
 #[derive(Debug)]
 pub(super) struct Client {
     loopback: bool,
+    authorities: Authorities,
     present: Mutex<Present>,
 }
 
@@ -42,13 +44,14 @@ struct Present {
 
 impl Client {
     /// A client for an API that is, or is not, on this machine.
-    pub(super) fn new(loopback: bool) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(loopback: bool, authorities: Authorities) -> Result<Self, reqwest::Error> {
         let present = Present {
-            client: client(loopback)?,
+            client: client(loopback, &authorities)?,
             asleep: clock::asleep(),
         };
         Ok(Self {
             loopback,
+            authorities,
             present: Mutex::new(present),
         })
     }
@@ -58,7 +61,7 @@ impl Client {
         let asleep = clock::asleep();
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         if asleep.saturating_sub(present.asleep) > LONGEST_SUSPEND {
-            if let Ok(client) = client(self.loopback) {
+            if let Ok(client) = client(self.loopback, &self.authorities) {
                 present.client = client;
             }
             present.asleep = asleep;
@@ -69,7 +72,7 @@ impl Client {
 
 /// Makes a client. For an API on this machine no proxy and no certificate of the system is looked at, since neither
 /// has a part in it.
-fn client(loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
+fn client(loopback: bool, authorities: &Authorities) -> Result<reqwest::Client, reqwest::Error> {
     // A second installation is refused, which is fine: it is the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -78,9 +81,12 @@ fn client(loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT);
-    if loopback {
-        builder = builder.no_proxy().tls_certs_only([]);
-    }
+    let certificates = authorities.0.iter().cloned();
+    builder = if loopback {
+        builder.no_proxy().tls_certs_only(certificates)
+    } else {
+        builder.tls_certs_merge(certificates)
+    };
     builder.build()
 }
 

@@ -4,7 +4,7 @@
 //! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock;
@@ -92,6 +92,41 @@ pub enum Deletion {
 #[error("the HTTP client could not be made: {0}")]
 pub struct ClientError(#[source] reqwest::Error);
 
+/// Certificate authorities that are trusted besides those of the system; by default none.
+#[derive(Debug, Clone, Default)]
+pub struct Authorities(Vec<reqwest::Certificate>);
+
+/// Why a file holds no certificate authorities.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthoritiesError {
+    /// It cannot be read.
+    #[error("the file of certificate authorities {path} cannot be read: {error}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// It holds no certificate.
+    #[error("the file of certificate authorities {path} holds no certificate in PEM form", path = .0.display())]
+    None(PathBuf),
+}
+
+impl Authorities {
+    /// Reads a file in PEM form.
+    pub fn read(path: &Path) -> Result<Self, AuthoritiesError> {
+        let bytes = std::fs::read(path).map_err(|error| AuthoritiesError::Io {
+            path: path.to_owned(),
+            error,
+        })?;
+        match reqwest::Certificate::from_pem_bundle(&bytes) {
+            Ok(certificates) if !certificates.is_empty() => Ok(Self(certificates)),
+            _ => Err(AuthoritiesError::None(path.to_owned())),
+        }
+    }
+}
+
 impl Cloud {
     /// A client of the service at an endpoint. Makes no request. All that have the same `budget`, a directory, share
     /// one budget of requests.
@@ -101,8 +136,9 @@ impl Cloud {
         limits: Limits,
         budget: &Path,
         timeouts: Timeouts,
+        authorities: Authorities,
     ) -> Result<Self, ClientError> {
-        let client = http::Client::new(endpoint.loopback).map_err(ClientError)?;
+        let client = http::Client::new(endpoint.loopback, authorities).map_err(ClientError)?;
         let gate = gate::Gate::new(limits, budget, clock::now);
         let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
         Ok(Self {

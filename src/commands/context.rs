@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::cli::Common;
 use crate::cloud::credentials::Credentials;
-use crate::cloud::{Cloud, Timeouts};
+use crate::cloud::{Authorities, Cloud, Timeouts};
 use crate::config::{Config, Endpoint, Routine};
 use crate::emulator::{Emulator, Options};
 use crate::report::class::Class;
@@ -76,6 +76,12 @@ impl Context {
         credentials
             .check_endpoint(endpoint.loopback)
             .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
+        let authorities = match &common.ca_file {
+            Some(path) => {
+                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
+            }
+            None => Authorities::default(),
+        };
         let timeouts = Timeouts {
             api: common.api_timeout,
             post: common.post_timeout,
@@ -86,6 +92,7 @@ impl Context {
             config.limits,
             &state.budget(),
             timeouts,
+            authorities,
         )
         .map_err(Failure::other)?;
         let instance = state.instance();

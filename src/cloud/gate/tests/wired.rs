@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::cloud::credentials::Credentials;
-use crate::cloud::{Cloud, Timeouts};
+use crate::cloud::{Authorities, Cloud, Timeouts};
 use crate::config::Endpoint;
 use crate::routine::RoutineName;
 
@@ -33,6 +33,7 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
         limits,
         dir,
         Timeouts::default(),
+        Authorities::default(),
     );
     let cloud = cloud.unwrap();
     let routine = RoutineName::new("hello").unwrap();
