@@ -137,6 +137,37 @@ where
 }
 
 #[tokio::test]
+async fn c01_a_pause_that_was_asked_for_in_either_unit_is_kept() {
+    let cases = [("x-acs-retry-after: 700", 700), ("Retry-After: 1", 1_000)];
+    common::each(cases, async |(header, millis)| {
+        let (seen, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let body = "{\"RequestId\":\"R\",\"Code\":\"Throttling.User\",\"Message\":\"slow down\"}";
+        let answer = format!(
+            "HTTP/1.1 400 Bad Request\r\n{header}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (address, _) = server(move |mut stream| {
+            let (seen, answer) = (seen.clone(), answer.clone());
+            async move {
+                let _ = seen.send(Instant::now());
+                let _ = stream.read(&mut [0; 8192]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        })
+        .await;
+        let bed = Bed::new(&["hello"]).await;
+        bed.configure(&format!("http://{address}"), "");
+        let ended = bed.run(&["push", "--timeout", "4s"]).await;
+        assert_eq!(ended.code, Some(75), "{}{}", ended.stdout, ended.stderr);
+        let first = asked.try_recv().unwrap();
+        let pause = asked.try_recv().unwrap() - first;
+        let least = Duration::from_millis(millis);
+        assert!(pause >= least && pause < least + Duration::from_secs(3), "{header}: {pause:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn b05_a_reset_anywhere_in_the_body_leaves_one_version() {
     let operations = ["oss", "UploadRoutineCode"];
     let bytes = [0, 1, 100, 700, 1_400];

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_bucket_over_https_is_written_to() {
+    fn b15_b16_only_a_bucket_over_https_is_written_to() {
         let good = [
             (
                 "http://cdn-edgejs.oss-cn-hangzhou.aliyuncs.com",

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn jumps_by_an_hour_to_1970_and_to_2038_are_survived() {
+    fn c06_jumps_by_an_hour_to_1970_and_to_2038_are_survived() {
         let clock = WallClock::default();
         let day = 86_400;
         for (at, seconds) in [

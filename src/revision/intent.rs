@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_cut_at_any_byte_is_ignored_and_the_one_before_holds() {
+    fn d03_a_record_cut_at_any_byte_is_ignored_and_the_one_before_holds() {
         let dir = tempfile::tempdir().unwrap();
         let mut knowledge = Knowledge::default();
         let mut journal = Journal::new(dir.path());

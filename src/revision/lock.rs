@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_lock_file_does_not_let_two_in() {
+    fn d10_a_removed_lock_file_does_not_let_two_in() {
         let dir = tempfile::tempdir().unwrap();
         let _first = watch(dir.path()).unwrap();
         std::fs::remove_file(dir.path().join("watch.lock")).unwrap();

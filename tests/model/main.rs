@@ -132,7 +132,7 @@ fn the_cap_is_kept_also_where_the_service_does_not_keep_it() {
 }
 
 #[test]
-fn a_version_that_people_publish_at_any_moment_stays() {
+fn d04_a_version_that_people_publish_at_any_moment_stays() {
     for environments in [1, 2] {
         all_is_well(World {
             environments,
