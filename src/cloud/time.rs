@@ -60,16 +60,17 @@ impl WallClock {
 
     /// Takes the service's time from an answer. `false` if that changes nothing, so that another try is of no use.
     pub(super) fn correct(&self, service: SystemTime, wall: SystemTime) -> bool {
-        let offset = difference(service, wall);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = {
-            let (before, after) = (known.offset, offset);
-            before.behind == after.behind && before.by.abs_diff(after.by) <= TOLERANCE
-        };
-        if offset.by <= TOLERANCE && known.offset == Offset::default() {
+        let mut offset = difference(service, wall);
+        if offset.by > LARGEST {
             return false;
         }
-        if offset.by > LARGEST || unchanged {
+        if offset.by <= TOLERANCE {
+            offset = Offset::default();
+        }
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.offset;
+        let same_side = before.behind == offset.behind || before.by.is_zero();
+        if same_side && before.by.abs_diff(offset.by) <= TOLERANCE {
             return false;
         }
         known.offset = offset;
@@ -114,6 +115,15 @@ mod tests {
             assert_eq!(clock.now(wall(shown + 3), boot(10)), wall(right + 3));
             assert!(!clock.correct(wall(right), wall(shown)), "it is known");
         }
+    }
+
+    #[test]
+    fn a_clock_that_the_service_agrees_with_again_is_believed_as_it_is() {
+        let clock = WallClock::default();
+        assert!(clock.correct(wall(11_200), wall(10_000)));
+        assert!(clock.correct(wall(10_001), wall(10_000)));
+        assert_eq!(clock.offset(), Offset::default());
+        assert!(!clock.correct(wall(9_999), wall(10_000)));
     }
 
     #[test]
