@@ -204,6 +204,17 @@ async fn d02_kills_at_random_instants_under_load_lose_nothing() {
         assert!(bed.versions(routine).contains(&oldest), "live deleted");
     }
     bed.assert_at_rest();
+    say_busiest(&bed, "kills under load");
+}
+
+/// Tells the figure that the limit is about.
+fn say_busiest(bed: &Bed, what: &str) {
+    let history = bed.history();
+    let busiest = er_dev::emulator::history::busiest_second(&history);
+    common::say(&format!(
+        "{what}: {} requests, at most {busiest} in a second",
+        history.len()
+    ));
 }
 
 #[tokio::test]
@@ -223,6 +234,7 @@ async fn c03_a_program_that_is_killed_every_200_ms_stays_below_the_limit() {
         watch.kill().await;
     }
     bed.assert_within_limits();
+    say_busiest(&bed, "restarts every 200 ms");
 }
 
 async fn push_until(bed: &Bed, routine: &str, end: Instant) -> usize {
@@ -258,4 +270,5 @@ async fn c04_a_watch_and_three_loops_of_push_share_one_budget() {
     assert!(a.min(b).min(c) > 3, "{a} {b} {c}");
     watch.stop().await;
     bed.assert_within_limits();
+    say_busiest(&bed, "a watch and three loops of push");
 }
