@@ -7,6 +7,8 @@
     reason = "each test file uses the part of the bed that it needs"
 )]
 
+pub(crate) mod net;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,6 +26,16 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// How long anything may take before a test calls it a hang.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Short time-outs, and a short wait for what could still be carried out.
+pub(crate) const QUICK: &[&str] = &[
+    "--api-timeout",
+    "1s",
+    "--post-timeout",
+    "1s",
+    "--settle-margin",
+    "300ms",
+];
 
 /// A project on disk with an emulator for it.
 pub(crate) struct Bed {
@@ -152,6 +164,21 @@ impl Bed {
     /// Runs a command to its end.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         finish(self.command(arguments)).await
+    }
+
+    /// Pushes with short time-outs.
+    pub(crate) async fn push(&self) -> Ended {
+        let arguments = [&["push", "--timeout", "30s"], QUICK].concat();
+        self.run(&arguments).await
+    }
+
+    /// The bytes of `hello` are there once, whatever happened on the way, and nothing else is.
+    #[track_caller]
+    pub(crate) fn assert_there_once(&self, what: &str, ended: &Ended) {
+        let Ended { stdout, stderr, .. } = ended;
+        assert_eq!(ended.code, Some(0), "{what}: {stdout}{stderr}");
+        let there = self.codes("hello");
+        assert_eq!(there, [code("hello", 0).into_bytes()], "{what}");
     }
 
     /// Starts `er-dev watch` and waits until it is ready and every first edit has ended.
