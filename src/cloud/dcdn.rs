@@ -63,12 +63,8 @@ impl Cloud {
 
     /// Posts the code with the form of its upload. `Ok` means that the service has it.
     pub async fn post(&self, form: &Form, code: &Code) -> Result<(), CloudError> {
-        form.post(
-            &self.rpc.client.get(),
-            code,
-            self.rpc.timeouts.post_of(code),
-        )
-        .await
+        let timeout = self.rpc.timeouts.post_of(code);
+        form.post(&self.rpc.client, code, timeout).await
     }
 
     /// Reads the code of a version back (`DescribeRoutineCodeRevision`).

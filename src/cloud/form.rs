@@ -82,7 +82,7 @@ impl Form {
     /// Sends the code. Success is HTTP 200 with `code` 200 in a JSON body and nothing else.
     pub(super) async fn post(
         &self,
-        client: &reqwest::Client,
+        client: &http::Client,
         code: &Code,
         timeout: Duration,
     ) -> Result<(), CloudError> {
@@ -97,11 +97,13 @@ impl Form {
                 CloudError::unusable(Class::Permanent, OPERATION, "no form could be made")
             })?;
         // What follows the file is ignored by object storage, so it comes last.
-        let request = client
-            .post(self.url.clone())
-            .multipart(form.part("file", part))
-            .timeout(timeout);
-        let answer = http::send(OPERATION, request, MAX_ANSWER_BYTES).await?;
+        let request = |client: &reqwest::Client| {
+            client
+                .post(self.url.clone())
+                .multipart(form.part("file", part))
+                .timeout(timeout)
+        };
+        let answer = client.send(OPERATION, MAX_ANSWER_BYTES, request).await?;
         verdict(&answer)
     }
 }

@@ -3,7 +3,7 @@
 //! It follows no redirect (a redirect would carry a signed body to another host), repeats nothing by itself, and
 //! bounds every answer in time and size. Errors lose their address, which could hold a signature.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
@@ -26,8 +26,9 @@ pub(super) struct Body {
     pub(super) date: Option<SystemTime>,
 }
 
-/// The HTTP client. After a suspend it is made anew: its connections are dead then, and whoever used one would wait for
-/// an answer until its time is up.
+/// The HTTP client. It is made anew where its connections must be taken for dead, since whoever used one would wait for
+/// an answer until its time is up: after a suspend, and after an answer that never came. Without the latter a line that
+/// broke in silence would cost one time-out for every connection that lay idle.
 #[derive(Debug)]
 pub(super) struct Client {
     loopback: bool,
@@ -40,6 +41,8 @@ struct Present {
     client: reqwest::Client,
     /// How long the machine had been suspended in all when it was made.
     asleep: Duration,
+    /// How many there were before it.
+    number: u64,
 }
 
 impl Client {
@@ -48,6 +51,7 @@ impl Client {
         let present = Present {
             client: client(loopback, &authorities)?,
             asleep: clock::asleep(),
+            number: 0,
         };
         Ok(Self {
             loopback,
@@ -56,17 +60,49 @@ impl Client {
         })
     }
 
-    /// The client as it is to be used now.
-    pub(super) fn get(&self) -> reqwest::Client {
+    /// Sends one request and reads its answer, at most `limit` bytes of it.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        limit: usize,
+        request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
+    ) -> Result<Body, CloudError> {
+        let (client, number) = self.get();
+        let answer = send(operation, request(&client), limit).await;
+        if matches!(&answer, Err(lost) if lost.class == Class::Ambiguous) {
+            self.leave(number);
+        }
+        answer
+    }
+
+    /// The client as it is to be used now, and which one it is.
+    fn get(&self) -> (reqwest::Client, u64) {
         let asleep = clock::asleep();
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = self.present();
         if asleep.saturating_sub(present.asleep) > LONGEST_SUSPEND {
-            if let Ok(client) = client(self.loopback, &self.authorities) {
-                present.client = client;
-            }
+            self.renew(&mut present);
             present.asleep = asleep;
         }
-        present.client.clone()
+        (present.client.clone(), present.number)
+    }
+
+    /// Leaves the connections of a client alone, unless somebody else has done so already.
+    fn leave(&self, number: u64) {
+        let mut present = self.present();
+        if present.number == number {
+            self.renew(&mut present);
+        }
+    }
+
+    fn renew(&self, present: &mut Present) {
+        if let Ok(client) = client(self.loopback, &self.authorities) {
+            present.client = client;
+            present.number += 1;
+        }
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,8 +126,7 @@ fn client(loopback: bool, authorities: &Authorities) -> Result<reqwest::Client, 
     builder.build()
 }
 
-/// Sends one request and reads its answer, at most `limit` bytes of it.
-pub(super) async fn send(
+async fn send(
     operation: &'static str,
     request: reqwest::RequestBuilder,
     limit: usize,

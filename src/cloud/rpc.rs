@@ -128,22 +128,23 @@ impl Rpc {
     ) -> Result<Sent, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let now = self.clock.now(SystemTime::now(), clock::now());
-        let request = self
-            .client
-            .get()
-            .post(&self.endpoint)
-            .header(
-                reqwest::header::CONTENT_TYPE,
-                "application/x-www-form-urlencoded",
-            )
-            .timeout(self.timeouts.api)
-            .body(self.signed(operation, arguments, now, &nonce()));
+        let body = self.signed(operation, arguments, now, &nonce());
+        let request = |client: &reqwest::Client| {
+            client
+                .post(&self.endpoint)
+                .header(
+                    reqwest::header::CONTENT_TYPE,
+                    "application/x-www-form-urlencoded",
+                )
+                .timeout(self.timeouts.api)
+                .body(body)
+        };
         let limit = match size {
             Size::Words => MAX_ANSWER_BYTES,
             Size::Code => MAX_CODE_ANSWER_BYTES,
         };
         permit.sending();
-        let answer = http::send(operation, request, limit).await;
+        let answer = self.client.send(operation, limit, request).await;
         if !matches!(&answer, Err(lost) if !lost.answered && lost.class != Class::NotSent) {
             permit.answered();
         }
