@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use crate::clock;
 use crate::config::{Endpoint, Limits};
 use crate::routine::{Code, Revision};
@@ -111,6 +114,15 @@ pub enum AuthoritiesError {
     /// It holds no certificate.
     #[error("the file of certificate authorities {path} holds no certificate in PEM form", path = .0.display())]
     None(PathBuf),
+    /// It holds something that claims to be a certificate.
+    #[error("the file of certificate authorities {path} holds a broken certificate: {error}", path = path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: rustls::Error,
+    },
 }
 
 impl Authorities {
@@ -120,10 +132,21 @@ impl Authorities {
             path: path.to_owned(),
             error,
         })?;
-        match reqwest::Certificate::from_pem_bundle(&bytes) {
-            Ok(certificates) if !certificates.is_empty() => Ok(Self(certificates)),
-            _ => Err(AuthoritiesError::None(path.to_owned())),
+        let none = || AuthoritiesError::None(path.to_owned());
+        let certificates = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|_| none())?;
+        if certificates.is_empty() {
+            return Err(none());
         }
+        // What lies inside the armour is looked at no sooner than when a client is made, which can happen again later.
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&bytes) {
+            let added = roots.add(certificate.map_err(|_| none())?);
+            added.map_err(|error| AuthoritiesError::Broken {
+                path: path.to_owned(),
+                error,
+            })?;
+        }
+        Ok(Self(certificates))
     }
 }
 
