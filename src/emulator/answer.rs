@@ -33,8 +33,8 @@ const DRIP_BLANKS: usize = 9_000;
 /// How long after a kill a request is carried out that comes late.
 const AFTER_A_KILL: Duration = Duration::from_millis(300);
 
-/// How far the clock of a captive portal is off.
-const PORTAL_SKEW: SignedDuration = SignedDuration::from_hours(-72);
+/// How far the clock of a captive portal is off; little enough that a client would believe the service that much.
+const PORTAL_SKEW: SignedDuration = SignedDuration::from_hours(-3);
 
 /// The length of a body of random bytes.
 const GARBAGE_BYTES: usize = 512;
