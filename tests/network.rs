@@ -325,7 +325,7 @@ async fn b17_a_huge_answer_is_not_read_to_its_end() {
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(QUICK).await;
     let before = resident(watch.pid(), "VmHWM");
-    bed.fault("UploadRoutineCode:1-3:huge");
+    bed.fault("UploadRoutineCode:1:huge");
     bed.write("hello", &code("hello", 1));
     assert_eq!(watch.end_of_edit().await["event"], "uploaded");
     let grown = resident(watch.pid(), "VmHWM") - before;

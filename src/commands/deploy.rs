@@ -51,7 +51,7 @@ async fn tidy(
     tell: &mpsc::Sender<Telling>,
 ) -> (Session, Ended) {
     let (again, reach) = match session.begin().await {
-        Ok(mut pass) => trim(&mut pass, &routine, tell).await,
+        Ok(mut pass) => trim(&mut pass, &routine, tell, Told::Already).await,
         Err(error) => (Some(problem::again(&error)), problem::reach(&error)),
     };
     (session, Ended::Tidied { again, reach })
@@ -84,7 +84,7 @@ async fn deploy(
                     let _ = tell
                         .send(Telling::Landed(edit.routine.clone(), landed.clone()))
                         .await;
-                    let (tidy, _) = trim(&mut pass, &edit.routine, tell).await;
+                    let (tidy, _) = trim(&mut pass, &edit.routine, tell, Told::NotYet).await;
                     Ended::Stored { landed, tidy }
                 }
                 Err(error) => failed(&error),
@@ -118,11 +118,19 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
     }
 }
 
+/// Whether it has been told that a slot could not be freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    NotYet,
+    Already,
+}
+
 /// Frees a slot. The edit is on the service already, so trouble here is a warning. Returns when another try makes sense.
 async fn trim(
     pass: &mut Pass<'_>,
     routine: &RoutineName,
     tell: &mpsc::Sender<Telling>,
+    told: Told,
 ) -> (Option<Again>, Reach) {
     let trimmed = pass.trim().await;
     tell_happened(pass, routine, 0, tell).await;
@@ -134,13 +142,17 @@ async fn trim(
         // It is looked at again as soon as there is something to see.
         DeployError::Unsettled(_) => (Some(again), reach),
         _ => {
-            let problem = problem::of_deploy(&error);
-            let what = format!("no slot was freed: {}", problem.what);
-            let problem = Problem { what, ..problem };
-            let routine = Some(routine.clone());
-            tell_all(tell, [Event::Warning { routine, problem }]).await;
             // What somebody has to change first waits for the next edit.
-            (matches!(again, Again::Soon(_)).then_some(again), reach)
+            let again = matches!(again, Again::Soon(_)).then_some(again);
+            if again.is_none() || told == Told::NotYet {
+                let problem = problem::of_deploy(&error);
+                let later = again.map_or("", |_| ", which is tried again");
+                let what = format!("no slot was freed{later}: {}", problem.what);
+                let problem = Problem { what, ..problem };
+                let routine = Some(routine.clone());
+                tell_all(tell, [Event::Warning { routine, problem }]).await;
+            }
+            (again, reach)
         }
     }
 }
