@@ -173,18 +173,38 @@ fn signed_for(name: &str) -> Signed {
 
 /// A TLS server in front of the emulator.
 async fn encrypted(bed: &Bed, signed: &Signed) -> SocketAddr {
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&signed.config));
-    let emulator = bed.emulator.address();
-    let (address, _) = server(move |stream| {
-        let acceptor = acceptor.clone();
+    let (config, emulator) = (Arc::clone(&signed.config), bed.emulator.address());
+    let (address, _) = server(move |stream| terminate(stream, Arc::clone(&config), emulator)).await;
+    address
+}
+
+/// Decrypts what comes, and passes it on.
+async fn terminate(stream: TcpStream, config: Arc<rustls::ServerConfig>, emulator: SocketAddr) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let (Ok(mut client), Ok(mut server)) = (
+        acceptor.accept(stream).await,
+        TcpStream::connect(emulator).await,
+    ) else {
+        return;
+    };
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+}
+
+/// A proxy that opens the secure connections through it, and leads them all to the emulator.
+async fn opening(bed: &Bed, signed: &Signed) -> SocketAddr {
+    let (config, emulator) = (Arc::clone(&signed.config), bed.emulator.address());
+    let (address, _) = server(move |mut stream| {
+        let config = Arc::clone(&config);
         async move {
-            let (Ok(mut client), Ok(mut server)) = (
-                acceptor.accept(stream).await,
-                TcpStream::connect(emulator).await,
-            ) else {
-                return;
-            };
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else {
+                    return;
+                };
+                head.push(byte);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            terminate(stream, config, emulator).await;
         }
     })
     .await;
@@ -229,6 +249,45 @@ async fn b13_a_certificate_counts_only_with_an_authority_that_is_trusted_and_for
     bed.configure(&good, "");
     let ended = bed.run(&["push", "--ca-file", &right_file]).await;
     bed.assert_there_once("trusted", &ended);
+}
+
+#[tokio::test]
+async fn b13_a_network_that_opens_secure_connections_needs_its_authority() {
+    let bed = Bed::new(&["hello"]).await;
+    let signed = signed_for("dcdn.aliyuncs.com");
+    std::fs::write(bed.path("network.pem"), &signed.authority).unwrap();
+    let proxy = format!("http://{}", opening(&bed, &signed).await);
+    bed.configure("https://dcdn.aliyuncs.com", "");
+    let through = async |arguments: &[&str]| {
+        let mut command = bed.command(arguments);
+        command.env("HTTPS_PROXY", &proxy);
+        common::finish(command).await
+    };
+    let ended = through(&["push", "--timeout", "1s"]).await;
+    assert_eq!(ended.code, Some(69), "{}{}", ended.stdout, ended.stderr);
+    let help = problem(&ended)["help"].clone();
+    assert!(help.as_str().unwrap().contains("--ca-file"), "{help}");
+    assert_eq!(bed.history().len(), 0, "something was sent");
+    let ended = through(&["revisions", "--ca-file", "network.pem"]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(bed.asked("DescribeRoutine"), 1);
+}
+
+#[tokio::test]
+async fn b02_a_form_that_points_at_this_machine_is_not_followed_from_an_endpoint_elsewhere() {
+    let bed = Bed::new(&["hello"]).await;
+    let signed = signed_for("dcdn.aliyuncs.com");
+    std::fs::write(bed.path("network.pem"), &signed.authority).unwrap();
+    let proxy = format!("http://{}", opening(&bed, &signed).await);
+    bed.configure("https://dcdn.aliyuncs.com", "");
+    let mut command = bed.command(&["push", "--timeout", "3s", "--ca-file", "network.pem"]);
+    command.env("HTTPS_PROXY", &proxy).env("HTTP_PROXY", &proxy);
+    let ended = common::finish(command).await;
+    assert_ne!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let what = problem(&ended)["what"].clone();
+    assert!(what.as_str().unwrap().contains("127.0.0.1"), "{what}");
+    assert!(bed.asked("UploadRoutineCode") >= 1);
+    assert_eq!(bed.asked(POST_OBJECT), 0);
 }
 
 #[tokio::test]
@@ -429,6 +488,37 @@ async fn b22_a_proxy_of_the_environment_is_used_and_sees_a_name_and_no_secret() 
     }
     assert!(tries >= 1);
     assert!(connections.load(Ordering::SeqCst) <= 12, "a storm");
+}
+
+#[tokio::test]
+async fn b22_the_password_of_a_proxy_goes_to_the_proxy_and_is_told_to_nobody() {
+    const PASSWORD: &str = "swordfish-of-the-proxy";
+    // The base64 of "user:" and the password.
+    const ENCODED: &str = "dXNlcjpzd29yZGZpc2gtb2YtdGhlLXByb3h5";
+    let (seen, mut asked) = unbounded_channel();
+    let (address, _) = server(move |mut stream| {
+        let seen = seen.clone();
+        async move {
+            let mut bytes = vec![0; 4096];
+            let read = stream.read(&mut bytes).await.unwrap_or(0);
+            let _ = seen.send(String::from_utf8_lossy(&bytes[..read]).into_owned());
+            let refusal = common::net::response("407 Proxy Authentication Required", "", "");
+            let _ = stream.write_all(refusal.as_bytes()).await;
+        }
+    })
+    .await;
+    let bed = Bed::new(&["hello"]).await;
+    bed.configure("https://dcdn.aliyuncs.com", "");
+    let mut command = bed.command(&["push", "--timeout", "1s", "--log", "trace"]);
+    command.env("HTTPS_PROXY", format!("http://user:{PASSWORD}@{address}"));
+    let ended = common::finish(command).await;
+    assert_eq!(ended.code, Some(69), "{}{}", ended.stdout, ended.stderr);
+    assert!(asked.try_recv().unwrap().contains(ENCODED));
+    assert!(ended.stderr.contains("TRACE"), "nothing was logged");
+    for told in [&ended.stdout, &ended.stderr] {
+        assert!(!told.contains(PASSWORD), "{told}");
+        assert!(!told.contains(ENCODED), "{told}");
+    }
 }
 
 #[tokio::test]

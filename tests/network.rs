@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::net::{At, Proxy, Way, response, server, stubborn};
 use common::{Bed, QUICK, code, name, resident};
 use er_dev::emulator::history::Record;
 use er_dev::emulator::world::World;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Time-outs that a slow machine keeps, too, and a wait that leaves it time to be late.
 const PATIENT: &[&str] = &[
@@ -331,6 +333,75 @@ async fn b17_a_huge_answer_is_not_read_to_its_end() {
     let grown = resident(watch.pid(), "VmHWM") - before;
     assert!(grown < 8 * 1024, "{grown} KiB");
     watch.stop().await;
+}
+
+/// A gzip of zeros that is a hundred and sixty times as long when it is inflated. It ends without a checksum, which
+/// nobody reaches who stops in time.
+fn bomb(inflated: usize) -> Vec<u8> {
+    // In the fixed code of deflate: a literal zero, then "258 bytes more of the same" over and over.
+    const ZERO: (u32, u32) = (0b0011_0000, 8);
+    const AGAIN: (u32, u32) = (0b1_1000_1010_0000, 13);
+    let codes = std::iter::once(ZERO).chain(std::iter::repeat_n(AGAIN, inflated / 258));
+    let bits = codes.flat_map(|(code, length)| (0..length).rev().map(move |bit| code >> bit & 1));
+    // The last block, with the fixed code.
+    let bits: Vec<u32> = [1, 1, 0].into_iter().chain(bits).collect();
+    let byte = |bits: &[u32]| {
+        let placed = bits.iter().enumerate().map(|(place, bit)| bit << place);
+        u8::try_from(placed.sum::<u32>()).unwrap()
+    };
+    let head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".iter().copied();
+    head.chain(bits.chunks(8).map(byte)).collect()
+}
+
+#[tokio::test]
+async fn b18_a_compressed_answer_is_refused_and_not_inflated() {
+    // Short enough to be read, were it not for what it claims to be.
+    let bomb = bomb(64 << 20);
+    assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
+    let answer: Arc<[u8]> = [head.as_bytes(), &bomb].concat().into();
+    // Nothing is answered before the memory has been looked at.
+    let (looked, looking) = tokio::sync::watch::channel(false);
+    let (address, _) = server(move |mut stream| {
+        let (answer, mut looking) = (Arc::clone(&answer), looking.clone());
+        async move {
+            let _ = stream.read(&mut [0; 8192]).await;
+            let _ = looking.wait_for(|looked| *looked).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    })
+    .await;
+    let bed = Bed::new(&["hello"]).await;
+    bed.configure(&format!("http://{address}"), "");
+    let mut watch = bed.watch_from_start(&[]);
+    watch.until("started").await;
+    let before = resident(watch.pid(), "VmHWM");
+    looked.send(true).unwrap();
+    let told = watch.until("offline").await;
+    let grown = resident(watch.pid(), "VmHWM") - before;
+    let what = told["problem"]["what"].as_str().unwrap();
+    assert!(what.contains("compressed"), "{told}");
+    assert!(grown < 8 * 1024, "{grown} KiB");
+    watch.kill().await;
+}
+
+#[tokio::test]
+async fn b18_what_claims_to_be_compressed_says_nothing_whatever_it_holds() {
+    let body = "{\"RequestId\":\"R\",\"Code\":\"InvalidAccessKeyId.NotFound\",\"Message\":\"no such key\"}";
+    let encodings = [("identity", 77), ("gzip", 69), ("br", 69), ("x-odd", 69)];
+    common::each(encodings, async |(encoding, exit)| {
+        let headers = format!("Content-Encoding: {encoding}\r\n");
+        let address = stubborn(response("404 Not Found", &headers, body)).await;
+        let bed = Bed::new(&["hello"]).await;
+        bed.configure(&format!("http://{address}"), "");
+        let ended = bed.run(&["push", "--timeout", "1s"]).await;
+        assert_eq!(ended.code, Some(exit), "{encoding}: {}", ended.stdout);
+    })
+    .await;
 }
 
 #[tokio::test]
