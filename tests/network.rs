@@ -1,5 +1,5 @@
 //! What happens to a request or its answer on the way, at its worst: the right version comes of it all the same, once.
-//! Lines and servers that are broken as a whole are in `line`.
+//! Lines and servers that are broken as a whole are in `line` and `tls`.
 
 mod common;
 
