@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 
 use common::net::{At, Proxy, Way, response, server, stubborn};
 use common::{Bed, QUICK, code, name, resident};
-use er_dev::emulator::history::Record;
+use er_dev::emulator::history::{POST_OBJECT, Record};
 use er_dev::emulator::world::World;
+use er_dev::routine::Digest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Time-outs that a slow machine keeps, too, and a wait that leaves it time to be late.
@@ -40,6 +41,14 @@ fn copies(bed: &Bed, text: &str) -> usize {
         .iter()
         .filter(|code| **code == text.as_bytes())
         .count()
+}
+
+/// How often these bytes were posted, whatever became of it.
+fn posts(bed: &Bed, text: &str) -> usize {
+    let digest = Some(Digest::of(text.as_bytes()));
+    let history = bed.history();
+    let posted = |r: &&Record| r.op == POST_OBJECT && r.sha256 == digest;
+    history.iter().filter(posted).count()
 }
 
 #[tokio::test]
@@ -90,6 +99,8 @@ async fn b06_a_lost_reply_makes_no_second_version() {
         let lost = history.iter().position(|record| record.fault.is_some());
         let after: Vec<&Record> = history[lost.unwrap() + 1..].iter().collect();
         assert_eq!(listed_first(&after), listings, "{operation}: {after:#?}");
+        let posts = posts(&bed, &code("hello", 1));
+        assert_eq!(posts, 1, "{operation}: what was there was found");
     })
     .await;
 }
@@ -113,11 +124,21 @@ async fn b07_what_is_processed_after_the_client_gave_up_makes_no_second_version(
         bed.write("hello", &code("hello", 1));
         let end = watch.end_of_edit().await;
         assert_eq!(end["event"], "uploaded", "{operation}");
-        bed.until(operation, |world| at_rest(world, &code("hello", 1)))
-            .await;
+        let late = |record: &Record| record.fault.is_some();
+        bed.until(operation, |world| {
+            let landed = world.history().iter().any(late);
+            landed && at_rest(world, &code("hello", 1))
+        })
+        .await;
         watch.stop().await;
         bed.assert_at_rest();
         assert!(bed.versions("hello").contains(&live), "{operation}");
+        assert_eq!(posts(&bed, &code("hello", 1)), 1, "{operation}");
+        let history = bed.history();
+        let late = history.iter().find(|record| late(record)).unwrap();
+        let early = |record: &&Record| record.t > late.t && record.t < late.ended;
+        let early: Vec<_> = history.iter().filter(early).collect();
+        assert!(early.is_empty(), "{operation}: not settled yet: {early:#?}");
     })
     .await;
 }
