@@ -1,8 +1,8 @@
 //! At most one deploy of a routine runs and at most one waits. Pure.
 //!
 //! The queue holds that a routine is out of date, not what happened to it: a newer edit takes the place of one that
-//! waits. It is as long as there are routines. A routine whose bytes are on the service, but whose slots could not be
-//! tidied, waits here too; an edit of it takes that over, since every deploy ends with tidying.
+//! waits. It is as long as there are routines. That a routine's slots are still to be tidied is kept beside that: an edit
+//! goes first, and only a pass that tidied, or was to, changes it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,7 +13,16 @@ use crate::routine::{Edit, RoutineName};
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
     slots: BTreeMap<RoutineName, Slot>,
+    untidy: BTreeMap<RoutineName, Untidy>,
     next_ticket: u64,
+}
+
+/// A slot is to be freed, which could not be done when the edit went up.
+#[derive(Debug, Clone, Copy)]
+struct Untidy {
+    not_before: Instant,
+    attempt: u32,
+    ticket: u64,
 }
 
 /// What may be started.
@@ -38,16 +47,8 @@ impl Job {
 /// A routine that is not in the queue is up to date.
 #[derive(Debug, Clone)]
 enum Slot {
-    /// Nothing is to be uploaded, only a slot to be freed.
-    Untidy {
-        not_before: Instant,
-        attempt: u32,
-        ticket: u64,
-    },
-    Tidying {
-        attempt: u32,
-        newer: Option<Edit>,
-    },
+    /// Only a slot is being freed.
+    Tidying { newer: Option<Edit> },
     Waiting {
         edit: Edit,
         not_before: Instant,
@@ -67,7 +68,7 @@ enum Slot {
 impl Queue {
     /// An edit came. Returns the waiting edit whose place it takes. The newcomer does not inherit a pause.
     pub fn push(&mut self, edit: Edit, now: Instant) -> Option<Edit> {
-        if let Some(Slot::Running { newer, .. } | Slot::Tidying { newer, .. }) =
+        if let Some(Slot::Running { newer, .. } | Slot::Tidying { newer }) =
             self.slots.get_mut(&edit.routine)
         {
             return newer.replace(edit);
@@ -83,22 +84,20 @@ impl Queue {
         if self.running() >= most {
             return None;
         }
-        let due = |slot: &Slot| match slot {
+        let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
             Slot::Waiting {
                 not_before, ticket, ..
-            }
-            | Slot::Untidy {
-                not_before, ticket, ..
-            } if *not_before <= now => Some(*ticket),
+            } if *not_before <= now => Some((*ticket, routine)),
             _ => None,
-        };
-        let (_, routine) = self
-            .slots
-            .iter()
-            .filter_map(|(routine, slot)| Some((due(slot)?, routine.clone())))
-            .min()?;
-        let (slot, job) = match self.slots.remove(&routine)? {
-            Slot::Waiting { edit, attempt, .. } => (
+        });
+        let idle = |routine: &RoutineName| !self.slots.contains_key(routine);
+        let untidy = self.untidy.iter().filter_map(|(routine, untidy)| {
+            (untidy.not_before <= now && idle(routine)).then_some((untidy.ticket, routine))
+        });
+        let (_, routine) = edits.chain(untidy).min()?;
+        let routine = routine.clone();
+        let (slot, job) = match self.slots.remove(&routine) {
+            Some(Slot::Waiting { edit, attempt, .. }) => (
                 Slot::Running {
                     edit: edit.clone(),
                     attempt,
@@ -107,39 +106,37 @@ impl Queue {
                 },
                 Job::Deploy(edit),
             ),
-            Slot::Untidy { attempt, .. } => (
-                Slot::Tidying {
-                    attempt,
-                    newer: None,
-                },
-                Job::Tidy(routine.clone()),
-            ),
-            running => {
-                self.slots.insert(routine, running);
-                return None;
-            }
+            _ => (Slot::Tidying { newer: None }, Job::Tidy(routine.clone())),
         };
         self.slots.insert(routine, slot);
         Some(job)
     }
 
-    /// A routine's slots are to be tidied later, unless an edit does that anyway.
+    /// A routine's slots are to be tidied later. What was noted of that before no longer holds.
     pub fn put_untidy(&mut self, routine: &RoutineName, not_before: Instant, attempt: u32) {
         let ticket = self.ticket();
-        self.slots.entry(routine.clone()).or_insert(Slot::Untidy {
-            not_before,
-            attempt,
-            ticket,
-        });
+        self.untidy.insert(
+            routine.clone(),
+            Untidy {
+                not_before,
+                attempt,
+                ticket,
+            },
+        );
     }
 
-    /// Tidying ended. Returns how often it was tried before, and the edit that came meanwhile, which is not queued again.
-    pub fn finish_tidy(&mut self, routine: &RoutineName) -> Option<(u32, Option<Edit>)> {
+    /// A routine's slots are tidy, or nothing but an edit can help. Returns how often tidying was tried before.
+    pub fn take_untidy(&mut self, routine: &RoutineName) -> Option<u32> {
+        self.untidy.remove(routine).map(|untidy| untidy.attempt)
+    }
+
+    /// Tidying ended. Returns the edit that came meanwhile, which is not queued again; `None` if nothing was tidied.
+    pub fn finish_tidy(&mut self, routine: &RoutineName) -> Option<Option<Edit>> {
         match self.slots.get_mut(routine) {
-            Some(Slot::Tidying { attempt, newer }) => {
-                let finished = (*attempt, newer.take());
+            Some(Slot::Tidying { newer }) => {
+                let newer = newer.take();
                 self.slots.remove(routine);
-                Some(finished)
+                Some(newer)
             }
             _ => None,
         }
@@ -199,14 +196,15 @@ impl Queue {
         if self.running() >= most {
             return None;
         }
-        self.slots
-            .values()
-            .filter_map(|slot| match slot {
-                Slot::Waiting { not_before, .. } | Slot::Untidy { not_before, .. } => {
-                    Some(*not_before)
-                }
-                Slot::Running { .. } | Slot::Tidying { .. } => None,
-            })
+        let edits = self.slots.values().filter_map(|slot| match slot {
+            Slot::Waiting { not_before, .. } => Some(*not_before),
+            Slot::Running { .. } | Slot::Tidying { .. } => None,
+        });
+        let idle = |routine: &RoutineName| !self.slots.contains_key(routine);
+        let untidy = self.untidy.iter();
+        let untidy = untidy.filter(|(routine, _)| idle(routine));
+        edits
+            .chain(untidy.map(|(_, untidy)| untidy.not_before))
             .min()
     }
 
@@ -220,16 +218,14 @@ impl Queue {
     pub fn waiting(&self) -> usize {
         let waits = |slot: &&Slot| match slot {
             Slot::Waiting { .. } => true,
-            Slot::Running { newer, .. } | Slot::Tidying { newer, .. } => newer.is_some(),
-            Slot::Untidy { .. } => false,
+            Slot::Running { newer, .. } | Slot::Tidying { newer } => newer.is_some(),
         };
         self.slots.values().filter(waits).count()
     }
 
     /// Whether no edit waits and nothing runs.
     pub fn is_empty(&self) -> bool {
-        let untidy = |slot: &Slot| matches!(slot, Slot::Untidy { .. });
-        self.slots.values().all(untidy)
+        self.slots.is_empty()
     }
 
     /// Takes every edit that waits, those behind running deploys too.
@@ -240,11 +236,10 @@ impl Queue {
                 taken.push(edit.clone());
                 false
             }
-            Slot::Running { newer, .. } | Slot::Tidying { newer, .. } => {
+            Slot::Running { newer, .. } | Slot::Tidying { newer } => {
                 taken.extend(newer.take());
                 true
             }
-            Slot::Untidy { .. } => false,
         });
         taken
     }
@@ -254,7 +249,7 @@ impl Queue {
         let mut taken = Vec::new();
         self.slots.retain(|_, slot| match slot {
             Slot::Waiting { .. } => true,
-            Slot::Tidying { .. } | Slot::Untidy { .. } => false,
+            Slot::Tidying { .. } => false,
             Slot::Running { edit, landed, .. } => {
                 if !*landed {
                     taken.push(edit.clone());

@@ -33,6 +33,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The most tries of an edit by a command that runs once: some minutes of growing pauses.
 const TRIES_ONCE: u32 = 12;
 
+/// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks.
+const BELIEVED: Duration = Duration::from_secs(300);
+
 /// The pause between two tries while the service refuses the key.
 const PROBE: Duration = Duration::from_secs(300);
 
@@ -159,8 +162,8 @@ pub enum Mode {
 pub struct Schedule {
     mode: Mode,
     queue: Queue,
-    /// What each routine's bytes were when they were last known to be on the service, and in which version.
-    synced: BTreeMap<RoutineName, (Digest, Revision)>,
+    /// What each routine's bytes were when they were last known to be on the service, in which version, and when that was.
+    synced: BTreeMap<RoutineName, (Digest, Revision, Instant)>,
     /// What keeps a routine from being up to date, and how often in a row.
     troubles: BTreeMap<RoutineName, (Problem, u32)>,
     failures: BTreeSet<Class>,
@@ -203,7 +206,7 @@ impl Schedule {
             Event::Edited(edit) => self.edited(edit, now, &mut effects),
             Event::Landed(routine, landed) => {
                 self.resume(now, &mut effects);
-                self.landed(&routine, landed);
+                self.landed(&routine, landed, now);
             }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
             Event::Tick => {}
@@ -294,14 +297,17 @@ impl Schedule {
         if let Some(older) = self.queue.push(edit, now) {
             self.supersede(&older, effects);
         }
-        self.settle_unchanged(&routine, effects);
+        self.settle_unchanged(&routine, now, effects);
     }
 
     /// An edit that left the bytes as they are on the service needs no deploy, unless one runs.
-    fn settle_unchanged(&mut self, routine: &RoutineName, effects: &mut Vec<Effect>) {
-        let Some((digest, revision)) = self.synced.get(routine).cloned() else {
+    fn settle_unchanged(&mut self, routine: &RoutineName, now: Instant, effects: &mut Vec<Effect>) {
+        let Some((digest, revision, since)) = self.synced.get(routine).cloned() else {
             return;
         };
+        if now.saturating_duration_since(since) > BELIEVED {
+            return;
+        }
         if let Some(edit) = self
             .queue
             .take_if(routine, |edit| edit.digest == Some(digest))
@@ -326,19 +332,21 @@ impl Schedule {
         let newer = match ended {
             Ended::Tidied { again, reach } => {
                 self.reached(&routine, reach, None, now, effects);
-                let Some((attempt, newer)) = self.queue.finish_tidy(&routine) else {
+                let Some(newer) = self.queue.finish_tidy(&routine) else {
                     return;
                 };
-                self.tidy_later(&routine, again, attempt + 1, newer.is_some(), now);
+                self.tidy_later(&routine, again, now);
                 newer
             }
             Ended::Stored { landed, tidy } => {
                 self.resume(now, effects);
-                self.landed(&routine, landed);
+                self.landed(&routine, landed, now);
                 let Some((_, newer)) = self.queue.finish(&routine) else {
                     return;
                 };
-                self.tidy_later(&routine, tidy, 0, newer.is_some(), now);
+                // A deploy tidies anew, whatever came of that before.
+                self.queue.take_untidy(&routine);
+                self.tidy_later(&routine, tidy, now);
                 newer
             }
             Ended::Overtaken => {
@@ -374,7 +382,7 @@ impl Schedule {
         };
         if let Some(newer) = newer {
             self.queue.put_back(newer, now, 0);
-            self.settle_unchanged(&routine, effects);
+            self.settle_unchanged(&routine, now, effects);
         }
     }
 
@@ -462,16 +470,11 @@ impl Schedule {
         }
     }
 
-    fn tidy_later(
-        &mut self,
-        routine: &RoutineName,
-        again: Option<Again>,
-        attempt: u32,
-        overtaken: bool,
-        now: Instant,
-    ) {
-        // A deploy tidies anyway, and a command that runs once leaves it to the next.
-        if overtaken || self.mode == Mode::Once {
+    /// Takes note of how freeing a slot ended: another try, unless it came to its end or only an edit can help. A command
+    /// that runs once leaves it to the next.
+    fn tidy_later(&mut self, routine: &RoutineName, again: Option<Again>, now: Instant) {
+        let attempt = self.queue.take_untidy(routine).map_or(0, |tried| tried + 1);
+        if self.mode == Mode::Once {
             return;
         }
         if let Some(after) = again.and_then(|again| self.next_try(again, attempt, 0.5)) {
@@ -479,13 +482,13 @@ impl Schedule {
         }
     }
 
-    fn landed(&mut self, routine: &RoutineName, landed: Landed) {
+    fn landed(&mut self, routine: &RoutineName, landed: Landed, now: Instant) {
         if !self.queue.land(routine) {
             return;
         }
         self.troubles.remove(routine);
         self.synced
-            .insert(routine.clone(), (landed.digest, landed.revision));
+            .insert(routine.clone(), (landed.digest, landed.revision, now));
         match landed.end {
             End::Uploaded => self.totals.uploaded += 1,
             End::Reused => self.totals.reused += 1,

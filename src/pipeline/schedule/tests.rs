@@ -1,6 +1,6 @@
 //! The schedule under scripts of edits, ends and time: what starts when, what is told, and how every edit ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
@@ -338,10 +338,7 @@ fn a_refused_key_is_tried_once_in_five_minutes_whatever_is_saved() {
     assert_eq!(tries, 5);
 }
 
-#[test]
-fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
-    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
-    let hello = name("hello");
+fn stored_and_untidy(schedule: &mut Schedule, now: Instant) {
     schedule
         .handle(Event::Edited(edit("hello", "a", now)), now)
         .clear();
@@ -351,8 +348,15 @@ fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
     let tidy = Some(Again::After(Duration::from_secs(20)));
     let ended = Ended::Stored { landed, tidy };
     schedule
-        .handle(Event::Ended(hello.clone(), ended), now)
+        .handle(Event::Ended(name("hello"), ended), now)
         .clear();
+}
+
+#[test]
+fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
+    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    let hello = name("hello");
+    stored_and_untidy(&mut schedule, now);
     assert!(schedule.is_idle(), "no edit waits");
     now += Duration::from_secs(20);
     assert_eq!(schedule.next_deadline(), Some(now));
@@ -364,6 +368,45 @@ fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
     };
     schedule.handle(Event::Ended(hello, done), now).clear();
     assert_eq!(schedule.next_deadline(), None);
+}
+
+#[test]
+fn a_slot_is_still_to_be_freed_after_an_edit_that_came_to_nothing() {
+    let endings = [
+        ("a", None),
+        ("b", Some(failed(Again::Never))),
+        ("b", Some(Ended::Overtaken)),
+    ];
+    for (text, ended) in endings {
+        let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+        stored_and_untidy(&mut schedule, now);
+        schedule
+            .handle(Event::Edited(edit("hello", text, now)), now)
+            .clear();
+        if let Some(ended) = ended {
+            schedule
+                .handle(Event::Ended(name("hello"), ended), now)
+                .clear();
+        }
+        assert!(schedule.is_idle());
+        now += Duration::from_secs(20);
+        let effects = schedule.handle(Event::Tick, now);
+        assert_eq!(effects, [Effect::Run(Job::Tidy(name("hello")))], "{text}");
+    }
+}
+
+#[test]
+fn that_a_version_is_still_there_is_not_believed_for_long() {
+    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    schedule
+        .handle(Event::Edited(edit("hello", "a", now)), now)
+        .clear();
+    schedule
+        .handle(Event::Ended(name("hello"), stored("a")), now)
+        .clear();
+    now += BELIEVED + Duration::from_secs(1);
+    let effects = schedule.handle(Event::Edited(edit("hello", "a", now)), now);
+    assert_eq!(effects, [Effect::Run(Job::Deploy(edit("hello", "a", now)))]);
 }
 
 /// One move of the outside world.
@@ -390,6 +433,8 @@ struct World {
     disk: BTreeMap<RoutineName, String>,
     stored: BTreeMap<RoutineName, String>,
     running: Vec<Job>,
+    /// Routines whose last pass left a slot to be freed.
+    untidy: BTreeSet<RoutineName>,
 }
 
 impl World {
@@ -423,7 +468,10 @@ impl World {
             let (again, reach) = match how {
                 0 => (Some(Again::Soon(Duration::ZERO)), Reach::Silent),
                 1 => (Some(Again::After(Duration::from_secs(1))), Reach::Unasked),
-                _ => (None, Reach::Answered),
+                _ => {
+                    self.untidy.remove(&routine);
+                    (None, Reach::Answered)
+                }
             };
             return self.handle(Event::Ended(routine, Ended::Tidied { again, reach }));
         };
@@ -447,6 +495,10 @@ impl World {
             6 | 7 => {
                 self.stored.insert(routine.clone(), text.clone());
                 let tidy = (how == 6).then_some(Again::Soon(Duration::ZERO));
+                match how {
+                    6 => self.untidy.insert(routine.clone()),
+                    _ => self.untidy.remove(&routine),
+                };
                 match stored(&text) {
                     Ended::Stored { landed, .. } => Ended::Stored { landed, tidy },
                     other => other,
@@ -467,6 +519,7 @@ proptest! {
             disk: BTreeMap::new(),
             stored: BTreeMap::new(),
             running: Vec::new(),
+            untidy: BTreeSet::new(),
         };
         for step in script {
             match step {
@@ -486,6 +539,7 @@ proptest! {
             prop_assert!(!world.running.is_empty(), "nothing happened at a deadline");
         }
         prop_assert!(world.schedule.is_idle());
+        prop_assert!(world.untidy.is_empty(), "a slot was never freed");
         let failed = world.schedule.totals().failed;
         for (routine, text) in &world.disk {
             prop_assert!(failed > 0 || world.stored.get(routine) == Some(text), "an edit was lost");
