@@ -10,13 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::clock::{self, Moment};
 use crate::routine::{Code, Revision, RoutineName};
 
 use super::error::{Class, CloudError};
 use super::form::Form;
+use super::gate::Permit;
 use super::rpc::Size;
-use super::{Cloud, Deletion, Environments, Fetched, Listed, Listing};
+use super::{Cloud, Environments, Fetched, Listed, Listing};
 
 impl Cloud {
     /// Lists the versions of a routine and what is live where (`DescribeRoutine`).
@@ -29,11 +29,12 @@ impl Cloud {
         match answer.get("Content") {
             Some(Value::Object(content)) => Ok(listing(content)),
             // The service has been seen to answer like this for a routine that does not exist.
-            _ => Err(CloudError::unusable(
+            None | Some(Value::Null) => Err(CloudError::unusable(
                 Class::Gone,
                 operation,
                 "the routine does not exist",
             )),
+            Some(_) => Err(odd(&answer, operation, "the answer holds no listing")),
         }
     }
 
@@ -41,13 +42,14 @@ impl Cloud {
     /// here on, without code.
     pub async fn begin_upload(
         &self,
+        permit: Permit<'_>,
         routine: &RoutineName,
         description: &str,
     ) -> Result<(Revision, Form), CloudError> {
         let operation = "UploadRoutineCode";
         let arguments = [("Name", routine.as_str()), ("CodeDescription", description)];
-        let answer = self.rpc.call(operation, &arguments, Size::Words).await?;
-        let unusable = |what: String| CloudError::unusable(Class::Ambiguous, operation, what);
+        let sent = self.rpc.send(permit, operation, &arguments, Size::Words);
+        let answer = sent.await?;
         // A form that may not be used is the same at the next try.
         let refused = |what: String| CloudError::unusable(Class::Permanent, operation, what);
         let content = answer.get("Content").unwrap_or(&Value::Null);
@@ -55,7 +57,7 @@ impl Cloud {
             .get("CodeRevision")
             .and_then(text)
             .filter(|text| !text.is_empty())
-            .ok_or_else(|| unusable("the answer names no version".into()))?;
+            .ok_or_else(|| odd(&answer, operation, "the answer names no version"))?;
         let config = content.get("OssPostConfig").unwrap_or(&Value::Null);
         let form = Form::read(config, self.loopback).map_err(|error| refused(error.to_string()))?;
         Ok((Revision::new(&revision), form))
@@ -83,30 +85,24 @@ impl Cloud {
         let encoded = answer
             .pointer("/Content/ErCode")
             .and_then(Value::as_str)
-            .ok_or_else(|| {
-                CloudError::unusable(Class::Ambiguous, operation, "the answer holds no code")
-            })?;
-        let bytes = STANDARD.decode(encoded).map_err(|_| {
-            CloudError::unusable(Class::Ambiguous, operation, "the code is not valid base64")
-        })?;
+            .ok_or_else(|| odd(&answer, operation, "the answer holds no code"))?;
+        let bytes = STANDARD
+            .decode(encoded)
+            .map_err(|_| odd(&answer, operation, "the code is not valid base64"))?;
         if bytes.is_empty() || is_storage_error(&bytes) {
             return Ok(Fetched::Nothing);
         }
         Ok(Fetched::Code(Code::new(bytes)))
     }
 
-    /// Deletes a version for good (`DeleteRoutineCodeRevision`), unless this moment has passed by the time the request
-    /// may be sent. The service does not promise to spare a live one, so the look it rests on has to be fresh.
+    /// Deletes a version for good (`DeleteRoutineCodeRevision`). The service does not promise to spare a live one, so
+    /// the look it rests on has to be fresh when the permit is given.
     pub async fn delete(
         &self,
+        permit: Permit<'_>,
         routine: &RoutineName,
         revision: &Revision,
-        not_after: Moment,
-    ) -> Result<Deletion, CloudError> {
-        let permit = self.rpc.urgent_permit().await;
-        if clock::now() > not_after {
-            return Ok(Deletion::TooLate);
-        }
+    ) -> Result<(), CloudError> {
         let operation = "DeleteRoutineCodeRevision";
         let arguments = [
             ("Name", routine.as_str()),
@@ -115,7 +111,7 @@ impl Cloud {
         self.rpc
             .send(permit, operation, &arguments, Size::Words)
             .await?;
-        Ok(Deletion::Done)
+        Ok(())
     }
 
     /// Makes a version the live one of environments (`PublishRoutineCodeRevision`).
@@ -146,42 +142,71 @@ impl Cloud {
     }
 }
 
-/// A version without code reads back as object storage's own error page.
+/// The service's own answer, with something in it that cannot be used. It is likely to be the same at the next try.
+fn odd(answer: &Value, operation: &'static str, what: &str) -> CloudError {
+    let mut error = CloudError::unusable(Class::Ambiguous, operation, what);
+    error.request_id = answer.get("RequestId").and_then(text);
+    error
+}
+
+/// A version without code reads back as object storage's own error page. Code that only speaks of one is code.
 fn is_storage_error(bytes: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).into_owned();
-    start.contains("<Error>") && start.contains("<Code>NoSuchKey</Code>")
+    let page = start.trim_start_matches('\u{feff}').trim_start();
+    ["<?xml", "<Error>"].iter().any(|tag| page.starts_with(tag))
+        && page.contains("<Error>")
+        && page.contains("<Code>NoSuchKey</Code>")
 }
 
 fn listing(content: &Map<String, Value>) -> Listing {
-    let revisions = elements(content.get("CodeRevs"), "CodeRevision")
-        .into_iter()
-        .filter_map(|element| {
-            let field = |key: &str| element.get(key).and_then(text);
-            Some(Listed {
-                revision: Revision::new(&field("CodeRevision")?),
-                created: field("CreationTime")
-                    .or_else(|| field("CreateTime"))
-                    .and_then(|time| time.parse().ok()),
-                description: description(&field("CodeDescription").unwrap_or_default()),
-            })
-        })
-        .collect();
+    let mut unread = false;
+    let rows = elements(content.get("CodeRevs"), "CodeRevision");
+    let rows = rows.unwrap_or_else(|| {
+        unread = true;
+        Vec::new()
+    });
+    let mut revisions = Vec::new();
+    for row in rows {
+        match listed(row) {
+            Some(listed) => revisions.push(listed),
+            None => unread = true,
+        }
+    }
+    // Which version is the oldest, and how many there are, can only be told by a list that was read whole.
+    let environments = if unread {
+        Environments::Unknown("the service's list of versions could not be read whole".into())
+    } else {
+        environments(content)
+    };
     Listing {
         revisions,
-        environments: environments(content),
+        environments,
     }
 }
 
-/// The members of a list that may also come as one element, or wrapped in an object as XML would have it.
-fn elements<'a>(value: Option<&'a Value>, key: &str) -> Vec<&'a Value> {
-    match value {
-        Some(Value::Array(list)) => list.iter().collect(),
-        Some(one @ Value::Object(map)) if map.contains_key(key) => match map.get(key) {
-            Some(inner @ (Value::Array(_) | Value::Object(_))) => elements(Some(inner), key),
-            _ => vec![one],
+fn listed(row: &Value) -> Option<Listed> {
+    let field = |key: &str| row.get(key).and_then(text);
+    let revision = field("CodeRevision").filter(|revision| !revision.is_empty())?;
+    let created = field("CreationTime").or_else(|| field("CreateTime"));
+    Some(Listed {
+        revision: Revision::new(&revision),
+        created: created.and_then(|time| time.parse().ok()),
+        description: description(&field("CodeDescription").unwrap_or_default()),
+    })
+}
+
+/// The members of a list that may also come as one element, or wrapped in an object as XML would have it; `None` if it
+/// is no list at all.
+fn elements<'a>(value: Option<&'a Value>, key: &str) -> Option<Vec<&'a Value>> {
+    match value? {
+        Value::Array(list) => Some(list.iter().collect()),
+        one @ Value::Object(map) if map.contains_key(key) => match map.get(key) {
+            inner @ Some(Value::Array(_) | Value::Object(_)) => elements(inner, key),
+            _ => Some(vec![one]),
         },
-        Some(Value::Object(map)) if map.len() == 1 => elements(map.values().next(), key),
-        _ => Vec::new(),
+        Value::Object(map) if map.len() == 1 => elements(map.values().next(), key),
+        Value::Object(map) if map.is_empty() => Some(Vec::new()),
+        _ => None,
     }
 }
 
@@ -258,6 +283,46 @@ mod tests {
             .iter()
             .map(|listed| listed.revision.as_str())
             .collect()
+    }
+
+    #[test]
+    fn code_that_speaks_of_a_missing_object_is_code() {
+        let page = "<?xml version=\"1.0\"?>\n<Error>\n  <Code>NoSuchKey</Code>\n</Error>";
+        for page in [page, &format!("\u{feff}\n{page}"), &page[22..]] {
+            assert!(is_storage_error(page.as_bytes()), "{page}");
+        }
+        for code in [
+            format!("// looks for `{page}`"),
+            format!("const page = `{page}`;"),
+            "<Error><Code>AccessDenied</Code></Error>".into(),
+        ] {
+            assert!(!is_storage_error(code.as_bytes()), "{code}");
+        }
+    }
+
+    #[test]
+    fn by_a_list_that_cannot_be_read_whole_nothing_is_deleted() {
+        let environments = json!({"production": {"CodeRev": "17"}});
+        for rows in [
+            json!(null),
+            json!(7),
+            json!("none"),
+            json!([{"CodeRevision": "17"}, {"CodeRevision": 1.5}]),
+            json!([{"CodeRevision": "17"}, {"Revision": "18"}]),
+            json!([{"CodeRevision": "17"}, ""]),
+            json!([{"CodeRevision": ""}]),
+        ] {
+            let content = json!({"CodeRevs": rows, "EnvConf": environments});
+            let listing = read(&content);
+            assert!(
+                matches!(listing.environments, Environments::Unknown(_)),
+                "{content}"
+            );
+        }
+        let without = read(&json!({"EnvConf": environments}));
+        assert!(matches!(without.environments, Environments::Unknown(_)));
+        let empty = read(&json!({"CodeRevs": [], "EnvConf": environments}));
+        assert!(matches!(empty.environments, Environments::Known(_)));
     }
 
     #[test]
@@ -356,13 +421,15 @@ mod tests {
             json!({"EnvConf": {"production": {"CodeRev": 1.5e18}}}),
             json!({"EnvConf": {"production": {"CodeRev": "1"}}, "Envs": ["production", "staging"]}),
         ];
-        for content in odd {
+        for mut content in odd {
+            content["CodeRevs"] = json!([]);
             assert!(
                 matches!(read(&content).environments, Environments::Unknown(_)),
                 "{content}"
             );
         }
-        let known = read(&json!({"EnvConf": {"production": {"CodeRev": 5}}, "Envs": "production"}));
+        let known = json!({"EnvConf": {"production": {"CodeRev": 5}}, "Envs": "production", "CodeRevs": []});
+        let known = read(&known);
         let live = BTreeMap::from([("production".to_owned(), Some(Revision::new("5")))]);
         assert_eq!(known.environments, Environments::Known(live));
     }

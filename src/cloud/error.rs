@@ -15,8 +15,11 @@ pub(super) const NO_TLS: &str = "no secure connection";
 /// What is said of an answer that the service did not write.
 pub(super) const NOT_THE_SERVICE: &str = "the answer is not the service's";
 
-/// How much of a server's text is kept, in characters.
-const MAX_MESSAGE_CHARS: usize = 200;
+/// How much of a server's message is kept, in characters. With the code it makes 200.
+const MAX_MESSAGE_CHARS: usize = 136;
+
+/// How much of a server's code, or name for a request, is kept, in characters. The longest that is documented has some 40.
+const MAX_CODE_CHARS: usize = 64;
 
 /// What a failed request means for the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +64,8 @@ pub struct CloudError {
     pub retry_after: Option<Duration>,
     /// Whether a whole answer came. Without one, the request could still be carried out later.
     pub answered: bool,
+    /// Whether the request was refused because of this machine's clock, and the service's time is used from now on.
+    pub clock_set: bool,
 }
 
 impl fmt::Display for CloudError {
@@ -84,6 +89,7 @@ impl CloudError {
             request_id: None,
             retry_after: None,
             answered: false,
+            clock_set: false,
         }
     }
 
@@ -301,17 +307,18 @@ impl Told {
         let secretive = self.code.as_deref() == Some("SignatureDoesNotMatch");
         let what = match self.message {
             _ if secretive => "the signature is not the one the service computes: the secret does not belong to the key id".into(),
-            Some(message) if !message.trim().is_empty() => tidy(&message),
+            Some(message) if !message.trim().is_empty() => tidy(&message, MAX_MESSAGE_CHARS),
             _ => format!("HTTP {} without words", answer.status),
         };
         CloudError {
             class,
             operation,
-            code: self.code.map(|code| tidy(&code)),
+            code: self.code.map(|code| tidy(&code, MAX_CODE_CHARS)),
             what,
-            request_id: self.request_id.map(|id| tidy(&id)),
+            request_id: self.request_id.map(|id| tidy(&id, MAX_CODE_CHARS)),
             retry_after: answer.retry_after,
             answered: true,
+            clock_set: false,
         }
     }
 }
@@ -324,13 +331,13 @@ fn xml_text(body: &str, name: &str) -> Option<String> {
 }
 
 /// A server's text on one line, without control characters, and not longer than it has to be.
-fn tidy(text: &str) -> String {
+fn tidy(text: &str, most: usize) -> String {
     let mut tidy: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_MESSAGE_CHARS)
+        .take(most)
         .collect();
-    if text.chars().count() > MAX_MESSAGE_CHARS {
+    if text.chars().count() > most {
         tidy.push('…');
     }
     tidy.trim().into()

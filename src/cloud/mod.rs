@@ -81,15 +81,6 @@ pub enum Fetched {
     Nothing,
 }
 
-/// What came of asking for a deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    /// The service confirmed it.
-    Done,
-    /// The request was not sent, because its turn came too late.
-    TooLate,
-}
-
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client could not be made: {0}")]
@@ -168,6 +159,17 @@ impl Cloud {
             rpc,
             loopback: endpoint.loopback,
         })
+    }
+
+    /// A permit for a request that changes something. It is waited for before anything is written down of that request,
+    /// since the wait may be long.
+    pub async fn permit(&self) -> gate::Permit<'_> {
+        self.rpc.permit().await
+    }
+
+    /// The same, ahead of the line.
+    pub async fn urgent_permit(&self) -> gate::Permit<'_> {
+        self.rpc.urgent_permit().await
     }
 
     /// What the gate has let through so far.

@@ -1,6 +1,8 @@
-//! One signed call of the API: permit, sign, send, decode. Whether to repeat one is for the caller to decide, with one
-//! exception: a call that was refused because of this machine's clock was not carried out, and goes out once more with
-//! the service's time.
+//! One signed call of the API: permit, sign, send, decode. Whether to repeat one is for the caller to decide.
+//!
+//! A call that is refused because of this machine's clock was not carried out, and from then on the service's time is
+//! used. Such a call goes out once more by itself, unless its caller brought the permit: then it may rest on something
+//! that is old by now.
 
 use std::time::SystemTime;
 
@@ -33,13 +35,6 @@ pub(super) enum Size {
     Code,
 }
 
-/// What came of a request that was answered.
-enum Sent {
-    Answered(Value),
-    /// With the server's time.
-    Refused(CloudError, Option<SystemTime>),
-}
-
 /// The API behind its gate.
 pub(super) struct Rpc {
     pub(super) client: http::Client,
@@ -69,6 +64,11 @@ impl Rpc {
         }
     }
 
+    /// A permit for [`Rpc::send`].
+    pub(super) async fn permit(&self) -> Permit<'_> {
+        self.gate.permit().await
+    }
+
     /// A permit ahead of the line, for [`Rpc::send`].
     pub(super) async fn urgent_permit(&self) -> Permit<'_> {
         self.gate.urgent_permit().await
@@ -89,43 +89,24 @@ impl Rpc {
         arguments: &[(&'static str, &str)],
         size: Size,
     ) -> Result<Value, CloudError> {
-        let permit = self.gate.permit().await;
-        self.send(permit, operation, arguments, size).await
+        let permit = self.permit().await;
+        match self.send(permit, operation, arguments, size).await {
+            Err(error) if error.clock_set => {
+                let permit = self.permit().await;
+                self.send(permit, operation, arguments, size).await
+            }
+            done => done,
+        }
     }
 
     /// Sends one call with a permit that the caller waited for.
     pub(super) async fn send(
         &self,
-        permit: Permit<'_>,
-        operation: &'static str,
-        arguments: &[(&'static str, &str)],
-        size: Size,
-    ) -> Result<Value, CloudError> {
-        match self.send_once(permit, operation, arguments, size).await? {
-            Sent::Answered(value) => Ok(value),
-            Sent::Refused(error, date) => {
-                let corrected = error.class == Class::Clock
-                    && error.request_id.is_some()
-                    && date.is_some_and(|date| self.clock.correct(date, SystemTime::now()));
-                if !corrected {
-                    return Err(error);
-                }
-                let permit = self.gate.permit().await;
-                match self.send_once(permit, operation, arguments, size).await? {
-                    Sent::Answered(value) => Ok(value),
-                    Sent::Refused(error, _) => Err(error),
-                }
-            }
-        }
-    }
-
-    async fn send_once(
-        &self,
         mut permit: Permit<'_>,
         operation: &'static str,
         arguments: &[(&'static str, &str)],
         size: Size,
-    ) -> Result<Sent, CloudError> {
+    ) -> Result<Value, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let now = self.clock.now(SystemTime::now(), clock::now());
         let body = self.signed(operation, arguments, now, &nonce());
@@ -156,14 +137,17 @@ impl Rpc {
                 body: &self.scrubbed(&answer.text),
                 retry_after: answer.retry_after,
             };
-            let error = error::of_api(operation, told);
+            let mut error = error::of_api(operation, told);
             if error.class == Class::Throttled {
                 self.gate.throttled().await;
             }
-            return Ok(Sent::Refused(error, answer.date));
+            error.clock_set = error.class == Class::Clock
+                && error.request_id.is_some()
+                && (answer.date).is_some_and(|date| self.clock.correct(date, SystemTime::now()));
+            return Err(error);
         }
         match serde_json::from_str::<Value>(&answer.text) {
-            Ok(value) if value.get("RequestId").is_some() => Ok(Sent::Answered(value)),
+            Ok(value) if value.get("RequestId").is_some() => Ok(value),
             _ => Err(CloudError::unusable(
                 Class::Ambiguous,
                 operation,

@@ -1,6 +1,7 @@
 //! What all deploys share and people want to know once, when it changes: the state directory, the budget of requests,
 //! the clock.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ pub(super) struct Condition {
 
 #[derive(Debug, Default)]
 struct Told {
-    /// The routine whose pass had to do with less safety, until one of it has not.
-    trouble: Option<RoutineName>,
+    /// The routines whose last pass had to do with less safety because of the state directory.
+    state: BTreeSet<RoutineName>,
+    /// Those that had to because of the key.
+    permission: BTreeSet<RoutineName>,
     /// The rate, if it is not the configured one.
     rate: Option<u32>,
     alone: bool,
@@ -48,35 +51,44 @@ impl Condition {
     /// What has changed since this was last asked, by what a routine's last pass met.
     pub(super) fn changes(&self, session: &Session) -> Vec<Event> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let events = [
-            told.trouble(&session.routine().name, session.trouble()),
+        let mut events = told.trouble(&session.routine().name, session.trouble());
+        let others = [
             told.budget(self.limits, &self.cloud.budget()),
             told.rate(self.limits, &self.cloud.budget()),
             told.clock(self.cloud.clock_offset()),
         ];
-        events.into_iter().flatten().collect()
+        events.extend(others.into_iter().flatten());
+        events
     }
 }
 
 impl Told {
-    fn trouble(&mut self, routine: &RoutineName, trouble: Option<&Trouble>) -> Option<Event> {
-        match (trouble, &self.trouble) {
-            (Some(trouble), None) => {
-                self.trouble = Some(routine.clone());
-                let what = format!("{trouble}; uploads go on, nothing is deleted");
-                Some(match trouble {
-                    Trouble::State(_) => degraded(what, MAKE_ROOM, Class::State),
-                    Trouble::Permission(error) => degraded(what, &error.help(), Class::Credentials),
-                })
-            }
-            (None, Some(teller)) if teller == routine => {
-                self.trouble = None;
-                Some(Event::Restored {
-                    what: "what was deleted can be kept again, and versions rotate as usual".into(),
-                })
-            }
-            _ => None,
+    /// Each of the two kinds is told with the first routine that meets it, and its end with the last.
+    fn trouble(&mut self, routine: &RoutineName, trouble: Option<&Trouble>) -> Vec<Event> {
+        let state = matches!(trouble, Some(Trouble::State(_)));
+        let permission = matches!(trouble, Some(Trouble::Permission(_)));
+        let changes = [
+            change(&mut self.state, routine, state),
+            change(&mut self.permission, routine, permission),
+        ];
+        let mut events = Vec::new();
+        if let Some(trouble) = trouble.filter(|_| changes.contains(&Some(true))) {
+            let what = format!("{trouble}; uploads go on, nothing is deleted");
+            events.push(match trouble {
+                Trouble::State(_) => degraded(what, MAKE_ROOM, Class::State),
+                Trouble::Permission(error) => degraded(what, &error.help(), Class::Credentials),
+            });
         }
+        let over = [
+            "what was deleted can be kept again, and versions rotate as usual",
+            "the key may delete again, and versions rotate as usual",
+        ];
+        for (change, what) in changes.into_iter().zip(over) {
+            if change == Some(false) {
+                events.push(Event::Restored { what: what.into() });
+            }
+        }
+        events
     }
 
     fn budget(&mut self, limits: Limits, state: &State) -> Option<Event> {
@@ -141,6 +153,21 @@ impl Told {
             Class::Clock,
         ))
     }
+}
+
+/// Puts a routine in or takes it out. `Some(true)` if it is the first in, `Some(false)` if it was the last one out.
+fn change(
+    routines: &mut BTreeSet<RoutineName>,
+    routine: &RoutineName,
+    is_in: bool,
+) -> Option<bool> {
+    if is_in {
+        let first = routines.is_empty();
+        routines.insert(routine.clone());
+        return first.then_some(true);
+    }
+    let last = routines.remove(routine) && routines.is_empty();
+    last.then_some(false)
 }
 
 fn degraded(what: String, help: &str, class: Class) -> Event {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::config::Routine;
 use crate::pipeline::daemon::Telling;
 use crate::pipeline::schedule::{Again, End, Ended, Job, Landed, Reach};
@@ -69,30 +70,39 @@ async fn deploy(
         let (quiet, most) = manner.quiet;
         rest(&routine, quiet, most).await;
     }
-    let code = match read(&edit, &routine).await {
-        Ok(code) => code,
-        Err(ended) => return (session, ended),
-    };
     let ended = match session.begin().await {
-        Ok(mut pass) => {
-            let stored = pass.store(&code, manner.force).await;
-            tell_happened(&mut pass, &edit.routine, edit.saves, tell).await;
-            match stored {
-                Ok(stored) => {
-                    tell_all(tell, of_stored(&edit, &code, &stored, &routine)).await;
-                    let landed = landed(&code, stored);
-                    let _ = tell
-                        .send(Telling::Landed(edit.routine.clone(), landed.clone()))
-                        .await;
-                    let (tidy, _) = trim(&mut pass, &edit.routine, tell, Told::NotYet).await;
-                    Ended::Stored { landed, tidy }
-                }
-                Err(error) => failed(&error),
-            }
-        }
+        // Read with the lock in hand: the wait for it may be long, and the newest bytes are what is wanted.
+        Ok(mut pass) => match read(&edit, &routine).await {
+            Ok(code) => store(&edit, &code, &routine, &mut pass, tell, manner.force).await,
+            Err(ended) => ended,
+        },
         Err(error) => failed(&error),
     };
     (session, ended)
+}
+
+async fn store(
+    edit: &Edit,
+    code: &Code,
+    routine: &Routine,
+    pass: &mut Pass<'_>,
+    tell: &mpsc::Sender<Telling>,
+    force: bool,
+) -> Ended {
+    let stored = pass.store(code, force).await;
+    tell_happened(pass, &edit.routine, edit.saves, tell).await;
+    match stored {
+        Ok(stored) => {
+            tell_all(tell, of_stored(edit, code, &stored, routine)).await;
+            let landed = landed(code, stored);
+            let _ = tell
+                .send(Telling::Landed(edit.routine.clone(), landed.clone()))
+                .await;
+            let (tidy, _) = trim(pass, &edit.routine, tell, Told::NotYet).await;
+            Ended::Stored { landed, tidy }
+        }
+        Err(error) => failed(&error),
+    }
 }
 
 /// Reads and checks the source off the loop, since parsing a large file takes a while.
@@ -103,12 +113,14 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
     let (target, expected) = (target(routine), edit.digest);
     let read = move || {
         let read = source::read(&target);
-        let now = match &read {
-            Ok(code) => Some(code.digest()),
-            Err(_) if expected.is_some() => source::digest(&target),
-            Err(_) => None,
-        };
-        let overtaken = expected.is_some() && now != expected;
+        let overtaken = expected.is_some_and(|expected| match &read {
+            Ok(code) => code.digest() != expected,
+            Err(_) => match source::digest(&target) {
+                Ok(digest) => digest != expected,
+                // That it could not be read just now does not say that it has changed.
+                Err(error) => !is_passing(&error),
+            },
+        });
         (read, overtaken)
     };
     match tokio::task::spawn_blocking(read).await {
@@ -134,8 +146,12 @@ async fn trim(
 ) -> (Option<Again>, Reach) {
     let trimmed = pass.trim().await;
     tell_happened(pass, routine, 0, tell).await;
-    let Err(error) = trimmed else {
-        return (None, Reach::Answered);
+    let error = match trimmed {
+        Ok(again) => {
+            let again = again.map(|at| Again::After(at.since(clock::now())));
+            return (again, Reach::Answered);
+        }
+        Err(error) => error,
     };
     let (again, reach) = (problem::again(&error), problem::reach(&error));
     match error {
@@ -274,11 +290,16 @@ fn landed(code: &Code, stored: Stored) -> Landed {
     }
 }
 
+/// What the system could not read now it may read later; what the file holds changes only when it is saved.
+fn is_passing(error: &SourceError) -> bool {
+    matches!(error, SourceError::Changing { .. } | SourceError::Io { .. })
+}
+
 fn refused(error: &SourceError, routine: &Routine) -> Ended {
-    // What the system could not read now it may read later; what the file holds changes only when it is saved.
-    let again = match error {
-        SourceError::Changing { .. } | SourceError::Io { .. } => Again::Soon(Duration::ZERO),
-        _ => Again::Never,
+    let again = if is_passing(error) {
+        Again::Soon(Duration::ZERO)
+    } else {
+        Again::Never
     };
     let problem = problem::of_source(error, &routine.shown);
     Ended::Failed {

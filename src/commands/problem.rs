@@ -151,8 +151,11 @@ fn of_class(error: &CloudError) -> Again {
 
 /// What a deploy that ended early says of the service as a whole.
 pub(super) fn reach(error: &DeployError) -> Reach {
-    let DeployError::Cloud(error) = error else {
-        return Reach::Unasked;
+    let error = match error {
+        DeployError::Cloud(error) => error,
+        // Both are said after a look of the same pass only.
+        DeployError::Blocked(_) | DeployError::Endless(_) => return Reach::Answered,
+        DeployError::Lock(_) | DeployError::Unsettled(_) => return Reach::Unasked,
     };
     match error.class {
         CloudClass::NotSent => Reach::Silent,

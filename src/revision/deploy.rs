@@ -117,6 +117,10 @@ pub struct Pass<'a> {
     happened: Vec<Happened>,
     /// The last answer that only a listing could settle.
     last_error: Option<CloudError>,
+    /// Versions that the service listed and then did not know.
+    missed: BTreeSet<Revision>,
+    /// Whether a request was asked for again because this machine's clock was wrong.
+    clock_set: bool,
 }
 
 /// The end of [`Pass::store`]: which version holds the bytes.
@@ -263,8 +267,10 @@ impl Session {
         self.trouble.as_ref()
     }
 
-    /// Lists the versions. Takes no lock, since it changes nothing.
+    /// Lists the versions. Takes no lock, since it changes nothing: what another er-dev writes down from here on tells
+    /// the next pass that the listing is old.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
+        self.journal.recall(&mut self.knowledge, clock::now());
         let listing = self.cloud.list(&self.routine.name).await?;
         let noticed = self
             .knowledge
@@ -294,7 +300,9 @@ impl Session {
         }
         self.knowledge.begin();
         let now = clock::now();
-        self.journal.recall(&mut self.knowledge, now);
+        if self.journal.recall(&mut self.knowledge, now) {
+            self.knowledge.forget_listing();
+        }
         if self.trouble.take().is_some() {
             self.journal.write_again();
         }
@@ -318,6 +326,8 @@ impl Session {
             calls: 0,
             happened: Vec::new(),
             last_error: None,
+            missed: BTreeSet::new(),
+            clock_set: false,
         };
         for noticed in noticed {
             pass.notice(noticed);
@@ -366,7 +376,9 @@ impl Pass<'_> {
 
     /// Frees slots until as many are free as the rules want at rest, or none can be freed. The edit is safe before
     /// this begins, so an error here is only worth a warning.
-    pub async fn trim(&mut self) -> Result<(), DeployError> {
+    ///
+    /// Returns when it is to be done again, if a request without an answer could still leave something behind.
+    pub async fn trim(&mut self) -> Result<Option<Moment>, DeployError> {
         for _ in 0..MAX_STEPS {
             match self.next(Goal::AtRest) {
                 Step::AtRest => {
@@ -374,12 +386,19 @@ impl Pass<'_> {
                         // What was only pretended must not be taken for true by the next edit.
                         self.session.knowledge.forget_listing();
                     }
-                    return Ok(());
+                    return Ok(self.tidied());
                 }
                 step => self.carry_out(step).await?,
             }
         }
         Err(DeployError::Endless(self.last_error.take()))
+    }
+
+    fn tidied(&mut self) -> Option<Moment> {
+        let (session, now) = (&mut *self.session, clock::now());
+        let rules = &session.settings.rules;
+        session.knowledge.tidied(rules, now);
+        session.knowledge.all_come(rules)
     }
 
     fn next(&self, goal: Goal<'_>) -> Step {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, Moment};
 use crate::routine::{Digest, Revision};
 
-use super::protocol::{Doubt, Knowledge, LATEST, Late};
+use super::protocol::{Doubt, Knowledge, LATEST, Late, Past};
 
 /// The form of the file that this program writes and reads.
 const VERSION: u32 = 1;
@@ -79,6 +79,9 @@ struct Record {
     late: Vec<Sent>,
     /// What versions are proven to hold.
     holds: BTreeMap<Revision, Digest>,
+    /// What listings showed over time.
+    #[serde(default)]
+    past: Past,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,22 +123,20 @@ impl Journal {
     }
 
     /// Brings what an earlier run, or another er-dev, has written into what is known. Does nothing if the file holds
-    /// what this program wrote itself.
-    pub fn recall(&mut self, knowledge: &mut Knowledge, now: Moment) {
+    /// what this program wrote or recalled before, and returns `false` then.
+    pub fn recall(&mut self, knowledge: &mut Knowledge, now: Moment) -> bool {
         let Some(record) = self.read() else {
-            return;
+            return false;
         };
         if record == self.record {
-            return;
+            return false;
         }
-        // A moment of another boot is before this one began.
-        let same_boot = !self.boot.is_empty() && record.boot == self.boot;
-        let sent = |moment: Moment| {
-            if same_boot {
-                moment.min(now)
-            } else {
-                Moment::BOOT
-            }
+        let sent = |moment: Moment| match (&*record.boot, &*self.boot) {
+            (before, this) if before == this && !this.is_empty() => moment.min(now),
+            // Where boots cannot be told apart, it may have been sent just now.
+            ("", _) | (_, "") => now,
+            // A moment of another boot is before this one began.
+            _ => Moment::BOOT,
         };
         if let Some(open) = &record.open {
             // A file is only text: what it says must not hold anybody up for days.
@@ -152,7 +153,9 @@ impl Journal {
         for (revision, digest) in &record.holds {
             knowledge.remember_confirmed(revision.clone(), *digest);
         }
+        knowledge.recall_past(record.past.clone());
         self.record = record;
+        true
     }
 
     /// Writes down a request that is about to be sent.
@@ -203,6 +206,7 @@ impl Journal {
                 .confirmed()
                 .map(|(revision, digest)| (revision.clone(), digest))
                 .collect(),
+            past: knowledge.past(),
         };
         if record == self.record {
             return Ok(());
@@ -326,6 +330,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_live_before_is_remembered_over_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let past = Past {
+            live: BTreeMap::from([("production".into(), Revision::new("18"))]),
+            was_live: BTreeMap::from([("production".into(), Revision::new("17"))]),
+            gone: vec![Revision::new("16")],
+        };
+        let mut knowledge = Knowledge::default();
+        knowledge.recall_past(past.clone());
+        Journal::new(dir.path()).update(&knowledge).unwrap();
+        assert_eq!(recalled(dir.path(), at(1)).past(), past);
+    }
+
+    #[test]
+    fn where_boots_cannot_be_told_apart_a_request_may_have_been_sent_just_now() {
+        let dir = tempfile::tempdir().unwrap();
+        killed_after(post(), dir.path());
+        let mut knowledge = Knowledge::default();
+        let mut journal = Journal::new(dir.path());
+        journal.boot.clear();
+        journal.recall(&mut knowledge, at(5_000));
+        assert_eq!(knowledge.doubt().unwrap().settled, at(5_020));
+    }
+
+    #[test]
     fn d03_a_record_cut_at_any_byte_is_ignored_and_the_one_before_holds() {
         let dir = tempfile::tempdir().unwrap();
         let mut knowledge = Knowledge::default();
@@ -368,13 +397,13 @@ mod tests {
         let mut ours = Journal::new(dir.path());
         let mut knowledge = Knowledge::default();
         ours.open(post(), PATIENCE, &knowledge, at(100)).unwrap();
-        ours.recall(&mut knowledge, at(101));
+        assert!(!ours.recall(&mut knowledge, at(101)));
         assert_eq!(knowledge.doubt(), None);
         let delete = Intent::Delete {
             revision: Revision::new("17"),
         };
         killed_after(delete, dir.path());
-        ours.recall(&mut knowledge, at(102));
+        assert!(ours.recall(&mut knowledge, at(102)));
         assert_eq!(knowledge.doubt().unwrap().settled, at(120));
     }
 

@@ -158,10 +158,10 @@ pub fn read(target: &Target) -> Result<Code, SourceError> {
     Ok(Code::new(bytes))
 }
 
-/// The digest of the bytes of an entry as they are now, whether they could go up or not; `None` if they cannot be read.
-pub fn digest(target: &Target) -> Option<Digest> {
-    let (bytes, _) = bytes(target).ok()?;
-    Some(Digest::of(&bytes))
+/// The digest of the bytes of an entry as they are now, whether they could go up or not.
+pub fn digest(target: &Target) -> Result<Digest, SourceError> {
+    let (bytes, _) = bytes(target)?;
+    Ok(Digest::of(&bytes))
 }
 
 /// The bytes of an entry, none to [`MAX_CODE_BYTES`] of them, with the stat key that was the same before and after.

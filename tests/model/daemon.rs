@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use er_dev::clock::Moment;
-use er_dev::revision::protocol::{Doubt, Goal, Knowledge, Late, Rules, Step, Wanted, decide};
+use er_dev::revision::protocol::{Doubt, Goal, Knowledge, Late, Past, Rules, Step, Wanted, decide};
 use er_dev::routine::{Digest, Revision};
 
 use super::service::{self, moment};
@@ -42,8 +42,8 @@ pub(crate) struct Daemon {
     pub(crate) synced: Option<u8>,
     /// Why its last pass came to nothing, if there is nothing it may delete.
     pub(crate) blocked: bool,
-    /// Whether a slot was to be freed and an edit took that over, which it does only if it is deployed.
-    pub(crate) untidy: bool,
+    /// Whether a slot is still to be freed, and an edit goes first.
+    untidy: bool,
     pub(crate) knowledge: Knowledge,
     /// The record as this process knows it.
     record: Record,
@@ -72,6 +72,7 @@ struct Record {
     open: Option<Open>,
     late: Vec<(Late, Moment)>,
     holds: BTreeMap<Revision, Digest>,
+    past: Past,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -123,7 +124,9 @@ impl Daemon {
             self.generation = dir.generation;
         }
         self.knowledge.begin();
-        self.recall(dir, now);
+        if self.recall(dir, now) {
+            self.knowledge.forget_listing();
+        }
         self.write_down(dir);
         (self.changed, self.blocked, self.untidy) = (false, false, false);
         // That there was nothing to save is true for the moment only.
@@ -175,15 +178,17 @@ impl Daemon {
 
     /// The file on disk has changed.
     pub(crate) fn edited(&mut self, dir: &Dir) {
-        let tidy = matches!(
+        self.untidy |= matches!(
             self.phase,
             Phase::Ready(Job::Tidy) | Phase::Waiting(_, Job::Tidy)
         );
-        self.untidy |= tidy;
-        self.phase = if self.synced == Some(dir.disk) {
-            Phase::Rest
-        } else {
+        self.phase = if self.synced != Some(dir.disk) {
             Phase::Ready(Job::Deploy)
+        } else if self.untidy {
+            // A slot that is to be freed is not forgotten because of an edit that changes nothing.
+            Phase::Ready(Job::Tidy)
+        } else {
+            Phase::Rest
         };
     }
 
@@ -242,9 +247,9 @@ impl Daemon {
     }
 
     /// `Journal::recall`.
-    fn recall(&mut self, dir: &Dir, now: Moment) {
+    fn recall(&mut self, dir: &Dir, now: Moment) -> bool {
         if dir.record == self.record {
-            return;
+            return false;
         }
         let record = dir.record.clone();
         if let Some(open) = &record.open {
@@ -260,7 +265,9 @@ impl Daemon {
         for (revision, digest) in &record.holds {
             self.knowledge.remember_confirmed(revision.clone(), *digest);
         }
+        self.knowledge.recall_past(record.past.clone());
         self.record = record;
+        true
     }
 
     fn write(&mut self, open: Option<Open>, dir: &mut Dir) {
@@ -269,6 +276,7 @@ impl Daemon {
             open,
             late: self.knowledge.late().to_vec(),
             holds: confirmed.map(|(r, digest)| (r.clone(), digest)).collect(),
+            past: self.knowledge.past(),
         };
         dir.record = self.record.clone();
     }

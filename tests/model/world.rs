@@ -689,7 +689,7 @@ impl State {
                 daemon.form = Some(number);
             }
             (Some(_), _) => {
-                daemon.knowledge.quota_hit();
+                daemon.knowledge.quota_hit(digest(code));
                 daemon.write_down(dir);
             }
             (None, Some(Fault::NotSent)) => daemon.unsent(dir),
@@ -860,13 +860,7 @@ impl State {
         }
         let most = world.manners.cap - 1;
         let uninvited = world.has(People::Upload) || world.hosts.iter().any(|host| *host != 0);
-        let untidy = self.daemons.iter().any(|d| d.untidy);
-        if !blocked
-            && !untidy
-            && !uninvited
-            && self.surprised == Surprise::None
-            && versions.len() > most
-        {
+        if !blocked && !uninvited && self.surprised == Surprise::None && versions.len() > most {
             self.broken.push(promise::ROOM);
         }
         let counts = |v: &&service::Version| v.code.is_some() && !self.doomed.contains(&v.number);

@@ -1,10 +1,11 @@
 //! Carries out one step of the protocol, and writes down what came of it before anything else is done.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::cloud::error::{Class, CloudError};
-use crate::cloud::{Deletion, Environments, Fetched, Listing};
+use crate::cloud::{Environments, Fetched, Listing};
 use crate::config::{Routine, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
@@ -21,9 +22,15 @@ impl Pass<'_> {
         match step {
             Step::Wait(until) => Err(DeployError::Unsettled(until)),
             Step::Blocked(blocked) => {
-                if blocked == Blocked::Fruitless {
-                    // The next pass comes after a long pause, and then the service may do better.
-                    self.session.knowledge.try_anew();
+                let knowledge = &mut self.session.knowledge;
+                // The next pass comes after a long pause, and then the service may do better.
+                match &blocked {
+                    Blocked::Fruitless => knowledge.try_anew(),
+                    Blocked::OtherBytes(revision) => {
+                        knowledge.doubt_content(revision);
+                        self.write_down();
+                    }
+                    _ => {}
                 }
                 Err(blocked.into())
             }
@@ -117,13 +124,28 @@ impl Pass<'_> {
         let fetched = session.cloud.fetch(&session.routine.name, &revision).await;
         let code = match fetched {
             Ok(Fetched::Code(code)) => Some(code),
-            Ok(Fetched::Nothing) => None,
+            Ok(Fetched::Nothing) => {
+                let (rules, now) = (&session.settings.rules, clock::now());
+                let knowledge = &mut session.knowledge;
+                knowledge.read_back(revision.clone(), Content::Nothing, rules, now);
+                if !knowledge.is_empty_for_good(&revision) {
+                    self.spare(revision, "the service gives no code for it".into());
+                    return Ok(());
+                }
+                None
+            }
+            // Somebody deleted it, unless the next listing has it again.
+            Err(error) if error.class == Class::Gone && self.missed.insert(revision.clone()) => {
+                session.knowledge.forget_listing();
+                return Ok(());
+            }
             Err(error) if is_final(&error) => {
                 self.spare(revision, format!("its code could not be read: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
+        let session = &mut *self.session;
         let Some(listing) = session.knowledge.listing() else {
             return Ok(());
         };
@@ -149,25 +171,30 @@ impl Pass<'_> {
         let intent = Intent::Delete {
             revision: revision.clone(),
         };
-        if !self.note(intent.clone(), patience) {
+        let cloud = Arc::clone(&self.session.cloud);
+        let permit = cloud.urgent_permit().await;
+        let sent = clock::now();
+        let look = self.session.knowledge.listing_age(sent);
+        if look.is_none_or(|age| age > LONGEST_LOOK) {
+            self.session.knowledge.forget_listing();
+            return Ok(());
+        }
+        if !self.note(intent.clone(), patience, sent) {
             return Ok(());
         }
         self.calls += 1;
         let session = &mut *self.session;
-        let sent = clock::now();
-        let age = session.knowledge.listing_age(sent).unwrap_or_default();
-        let not_after = sent + LONGEST_LOOK.saturating_sub(age);
-        let outcome = session
-            .cloud
-            .delete(&session.routine.name, &revision, not_after)
-            .await;
+        let outcome = cloud.delete(permit, &session.routine.name, &revision).await;
         let now = clock::now();
         match outcome {
-            Ok(Deletion::Done) => {
+            Ok(()) => {
+                let told = session.knowledge.is_deleted(&revision);
                 session.knowledge.deleted(revision.clone(), true, now);
-                self.happened.push(rotated(revision, reason_of(why)));
+                // One that is listed after all is deleted once more, which is no news.
+                if !told {
+                    self.happened.push(rotated(revision, reason_of(why)));
+                }
             }
-            Ok(Deletion::TooLate) => session.knowledge.forget_listing(),
             // Somebody else deleted it, which is as good.
             Err(error) if error.class == Class::Gone => {
                 session.knowledge.deleted(revision, true, now);
@@ -180,15 +207,22 @@ impl Pass<'_> {
                 session.knowledge.forget_listing();
                 self.spare(revision, format!("its deletion was refused: {error}"));
             }
+            Err(error) if self.may_ask_again(&error) => {}
             Err(error) => {
                 if error.class == Class::Ambiguous {
-                    session.knowledge.deleted(revision, false, now);
+                    self.session.knowledge.deleted(revision, false, now);
                 }
                 return self.doubtful(error, &intent, sent, patience);
             }
         }
         self.write_down();
         Ok(())
+    }
+
+    /// Whether a request was refused only because of this machine's clock, which is right now: the protocol is asked
+    /// again what to do, once in a pass.
+    fn may_ask_again(&mut self, error: &CloudError) -> bool {
+        error.clock_set && !std::mem::replace(&mut self.clock_set, true)
     }
 
     fn spare(&mut self, revision: Revision, reason: String) {
@@ -203,21 +237,30 @@ impl Pass<'_> {
         let sha256 = code.digest();
         let patience = self.session.settings.timeouts.api + self.session.settings.margin;
         let intent = Intent::Upload { sha256 };
-        self.note(intent.clone(), patience);
+        let cloud = Arc::clone(&self.session.cloud);
+        let permit = cloud.permit().await;
+        let sent = clock::now();
+        self.note(intent.clone(), patience, sent);
         self.calls += 1;
         let session = &mut *self.session;
-        session.sent = Some(sha256);
         let instance = &session.settings.rules.instance;
         let description = if session.mark_only {
             mark::describe("", sha256, instance)
         } else {
             describe(&session.routine, sha256, instance)
         };
-        let sent = clock::now();
-        let begun = session
-            .cloud
-            .begin_upload(&session.routine.name, &description)
+        let begun = cloud
+            .begin_upload(permit, &session.routine.name, &description)
             .await;
+        // An answer that cannot be used may have made a version all the same.
+        let unmade = |error: &CloudError| match error.class {
+            Class::Ambiguous => false,
+            Class::Permanent => error.code.is_some(),
+            _ => true,
+        };
+        if !begun.as_ref().is_err_and(unmade) {
+            session.sent = Some(sha256);
+        }
         match begun {
             Ok((revision, form)) => {
                 let now = clock::now();
@@ -229,7 +272,7 @@ impl Pass<'_> {
                 Ok(())
             }
             Err(error) if is_quota(&error, session.knowledge.slots(), &session.settings.rules) => {
-                session.knowledge.quota_hit();
+                session.knowledge.quota_hit(sha256);
                 self.write_down();
                 Ok(())
             }
@@ -241,6 +284,10 @@ impl Pass<'_> {
             {
                 tracing::info!(%error, "refused with a description; the next try has only the mark");
                 session.mark_only = true;
+                self.write_down();
+                Ok(())
+            }
+            Err(error) if self.may_ask_again(&error) => {
                 self.write_down();
                 Ok(())
             }
@@ -265,10 +312,10 @@ impl Pass<'_> {
             revision: revision.clone(),
             sha256,
         };
-        self.note(intent.clone(), patience);
+        let sent = clock::now();
+        self.note(intent.clone(), patience, sent);
         let session = &mut *self.session;
         session.knowledge.posting();
-        let sent = clock::now();
         let posted = session.cloud.post(&form, code).await;
         let now = clock::now();
         match posted {
@@ -305,7 +352,7 @@ impl Pass<'_> {
         &mut self,
         error: CloudError,
         intent: &Intent,
-        sent: clock::Moment,
+        sent: Moment,
         patience: Duration,
     ) -> Result<(), DeployError> {
         let lag = self.session.settings.rules.lag;
@@ -336,14 +383,14 @@ impl Pass<'_> {
         }
     }
 
-    /// Writes down what is about to be sent, and counts this pass as one that changes something, once and before the
+    /// Writes down what is sent now, with the permit in hand so that nothing is waited for any more, and counts this pass as one that changes something, once and before the
     /// first change. `false` if that did not work, and then nothing may be deleted.
-    fn note(&mut self, intent: Intent, patience: Duration) -> bool {
+    fn note(&mut self, intent: Intent, patience: Duration, sent: Moment) -> bool {
         let counted = self.count_change();
         let session = &mut *self.session;
         let noted = session
             .journal
-            .open(intent, patience, &session.knowledge, clock::now());
+            .open(intent, patience, &session.knowledge, sent);
         self.judge(counted.and(noted))
     }
 
@@ -392,13 +439,14 @@ fn is_quota(error: &CloudError, slots: usize, rules: &Rules) -> bool {
     error.class == Class::Quota || (error.mentions_limit() && slots >= rules.policy.at_rest())
 }
 
-/// Whether reading would fail in the same way again.
+/// Whether reading would fail in the same way again: the service refuses it, or its own answer holds no code.
 fn is_final(error: &CloudError) -> bool {
     let refused = matches!(
         error.class,
         Class::Permanent | Class::UnknownServer | Class::Gone
     );
-    refused || (error.class == Class::Ambiguous && error.answered)
+    let odd = error.class == Class::Ambiguous && error.code.is_none();
+    refused || (odd && error.request_id.is_some())
 }
 
 fn reason_of(why: Why) -> &'static str {

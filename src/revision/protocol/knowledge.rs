@@ -6,17 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Moment;
 use crate::cloud::{Environments, Listed, Listing};
 use crate::revision::mark::{Instance, Mark};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
-use super::{Rules, Wanted};
+use super::{MAX_QUOTA_HITS, Rules, Wanted};
 
 /// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
 /// stamp that is this old, and a form lives shorter than that.
 pub const LATEST: Duration = Duration::from_secs(31 * 60);
+
+/// How much longer an upload is remembered, so that there is time to look for what it left.
+const LOOK_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The most requests without an answer that are remembered; beyond it the oldest is forgotten.
 const MAX_LATE: usize = 64;
@@ -117,7 +122,8 @@ pub struct Knowledge {
     pub(super) protected: Protected,
     /// Why nothing may be deleted for now.
     pub(super) deletes_off: Option<String>,
-    pub(super) quota_hits: u32,
+    /// How often it was said of an upload of this digest that all slots are taken.
+    quota_hits: Option<(Digest, u32)>,
     /// The service said that all slots are taken, and none was freed since.
     pub(super) room_owed: bool,
 }
@@ -130,6 +136,17 @@ pub(super) struct Seen {
     pub(super) extended: bool,
     /// Versions that were made here and that the service did not list.
     unlisted: BTreeSet<Revision>,
+}
+
+/// What listings showed over time, and none that comes will tell again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Past {
+    /// What is live where, by the last listing that told.
+    pub live: BTreeMap<String, Revision>,
+    /// What was live there before.
+    pub was_live: BTreeMap<String, Revision>,
+    /// The last versions that were deleted here.
+    pub gone: Vec<Revision>,
 }
 
 /// A deletion that was asked for.
@@ -177,6 +194,30 @@ impl Knowledge {
             })
     }
 
+    /// What listings showed over time.
+    pub fn past(&self) -> Past {
+        Past {
+            live: self.live.clone(),
+            was_live: self.protected.was_live.clone(),
+            gone: self.gone.clone(),
+        }
+    }
+
+    /// What an earlier run, or another er-dev, saw of that in its last listing.
+    pub fn recall_past(&mut self, past: Past) {
+        self.live = past.live;
+        self.protected.was_live = past.was_live;
+        self.gone = past.gone;
+        self.gone.truncate(MAX_GONE);
+    }
+
+    /// When everything has come that requests without an answer could still make, so that a pass then finds it.
+    pub fn all_come(&self, rules: &Rules) -> Option<Moment> {
+        let uploads = self.late.iter();
+        let uploads = uploads.filter(|(late, _)| matches!(late, Late::Upload(_)));
+        uploads.map(|(_, sent)| *sent + LATEST + rules.lag).max()
+    }
+
     /// Forgets everything that somebody else may have changed since. What was seen to be live stays protected.
     pub fn forget_listing(&mut self) {
         self.listing = None;
@@ -184,7 +225,11 @@ impl Knowledge {
 
     /// A pass begins: what was refused may be tried again.
     pub fn begin(&mut self) {
-        self.quota_hits = 0;
+        // Somebody may have made room. Whether the service still says that there is none is asked once more, and no
+        // version has to go for it.
+        if let Some((_, hits)) = &mut self.quota_hits {
+            *hits = (*hits).min(MAX_QUOTA_HITS);
+        }
         self.room_owed = false;
         self.protected.spared.clear();
         // That a version had no code to save is true for the moment only.
@@ -200,9 +245,17 @@ impl Knowledge {
     /// This version holds the present bytes, so it stays.
     pub fn stored(&mut self, revision: Revision) {
         self.tried = None;
+        self.quota_hits = None;
         // Whatever else came of what was in doubt, it is known where the bytes are.
         self.doubt = None;
         self.protected.present = Some(revision);
+    }
+
+    /// What was left of uploads that had no answer is cleared away. Those that can bring nothing any more are forgotten.
+    pub fn tidied(&mut self, rules: &Rules, now: Moment) {
+        self.late.retain(|(late, sent)| {
+            matches!(late, Late::Delete(_)) || now.since(*sent) < LATEST + rules.lag
+        });
     }
 
     /// A listing came.
@@ -216,7 +269,9 @@ impl Knowledge {
             .collect();
         for (revision, deleted) in std::mem::take(&mut self.deleted) {
             if there.contains(&revision) {
-                self.deleted.insert(revision, deleted);
+                if deleted.confirmed || now.since(deleted.at) < LATEST {
+                    self.deleted.insert(revision, deleted);
+                }
             } else {
                 self.remember_gone(revision.clone());
                 if !deleted.confirmed {
@@ -245,7 +300,10 @@ impl Knowledge {
         self.known = Some(there);
         (self.current, self.looked) = (true, true);
         self.doubt = self.doubt.filter(|doubt| now < doubt.shown);
-        self.late.retain(|(_, sent)| now.since(*sent) < LATEST);
+        self.late.retain(|(late, sent)| match late {
+            Late::Upload(_) => now.since(*sent) < LATEST + LOOK_FOR,
+            Late::Delete(_) => now.since(*sent) < LATEST,
+        });
         self.listing = Some(Seen {
             listing,
             at: now,
@@ -468,11 +526,29 @@ impl Knowledge {
         self.late.push((late, sent));
     }
 
-    /// The service said that all slots are taken.
-    pub fn quota_hit(&mut self) {
-        self.quota_hits += 1;
+    /// The service said of an upload of these bytes that all slots are taken.
+    pub fn quota_hit(&mut self, digest: Digest) {
+        self.quota_hits = Some((digest, self.quota_hits(digest) + 1));
         self.room_owed = true;
         self.listing = None;
+    }
+
+    pub(super) fn quota_hits(&self, digest: Digest) -> u32 {
+        match self.quota_hits {
+            Some((of, hits)) if of == digest => hits,
+            _ => 0,
+        }
+    }
+
+    /// What a version was read to hold is to be read anew.
+    pub fn doubt_content(&mut self, revision: &Revision) {
+        self.contents.remove(revision);
+    }
+
+    /// Whether a version has been without code for so long that none will come.
+    pub fn is_empty_for_good(&self, revision: &Revision) -> bool {
+        self.contents.get(revision) == Some(&Content::Nothing)
+            && self.protected.worthless.contains(revision)
     }
 
     /// A version's code lies in the vault, or it has none to save.
@@ -530,6 +606,11 @@ impl Knowledge {
     /// Whether a version does not count, whatever it holds.
     pub(super) fn is_out(&self, revision: &Revision, wanted: &Wanted) -> bool {
         wanted.besides.contains(revision) || self.is_doomed(revision)
+    }
+
+    /// Whether the service confirmed that a version is deleted, and it is still listed.
+    pub fn is_deleted(&self, revision: &Revision) -> bool {
+        self.deleted.get(revision).is_some_and(|d| d.confirmed)
     }
 
     /// Whether a version's deletion was asked for and may still be carried out.

@@ -22,7 +22,7 @@ use crate::routine::{Digest, Revision};
 use super::mark::{Instance, Mark};
 use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
-pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed};
+pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed, Past};
 
 /// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -30,14 +30,14 @@ pub const FRESH: Duration = Duration::from_millis(500);
 /// The pause between two looks at something that may be late to show.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How often one edit may find all slots taken although the listing said otherwise.
+/// How often one edit may find all slots taken and make room. Each time costs a version.
 pub const MAX_QUOTA_HITS: u32 = 2;
 
 /// How often one form is posted. Posting it again is safe, since it can only write the same version.
 pub const MAX_POSTS: u32 = 2;
 
-/// How many versions are made of the same bytes before one of them is proven: a form may end early, an orphan may have
-/// to be replaced.
+/// How many versions of the same bytes a pass asks for before one of them is proven: a form may end early, an orphan may
+/// have to be replaced.
 pub const MAX_UPLOADS: u32 = 3;
 
 /// How often a version is deleted that stays listed nevertheless.
@@ -162,9 +162,14 @@ pub fn decide(knowledge: &Knowledge, goal: Goal<'_>, rules: &Rules, now: Moment)
         (_, Some(seen)) => seen,
     };
     let count = seen.listing.revisions.len();
-    match goal {
+    let step = match goal {
         Goal::Stored(wanted) => store(knowledge, wanted, count, rules, now),
         Goal::AtRest => rest(knowledge, count, rules, now),
+    };
+    match step {
+        // Somebody may have changed what is in the way since an older listing.
+        Step::Blocked(_) if !knowledge.current => Step::List,
+        step => step,
     }
 }
 
@@ -185,7 +190,7 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
     if let Some(doubt) = k.doubt.filter(|doubt| now < doubt.shown && form.is_none()) {
         return look_again(k, doubt.shown, now);
     }
-    if k.quota_hits > MAX_QUOTA_HITS {
+    if k.quota_hits(wanted.digest) > MAX_QUOTA_HITS {
         return Step::Blocked(Blocked::Contradiction);
     }
     // The service's word counts for more than the listing: it may count versions that it does not list yet.

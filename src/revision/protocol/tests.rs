@@ -20,6 +20,8 @@ struct World {
     faults: Vec<Fault>,
     deletes: Vec<Revision>,
     uploads: usize,
+    /// Whether it says that all slots are taken, whatever is so.
+    claims_full: bool,
     /// What the post of the upload that has begun will come to.
     fault: Option<Fault>,
 }
@@ -111,6 +113,7 @@ impl World {
             faults: Vec::new(),
             deletes: Vec::new(),
             uploads: 0,
+            claims_full: false,
             fault: None,
         }
     }
@@ -134,8 +137,8 @@ impl World {
         if self.fault == Some(Fault::Lost) {
             return self.unanswered(knowledge, digest);
         }
-        if self.versions.len() >= 10 {
-            return knowledge.quota_hit();
+        if self.claims_full || self.versions.len() >= 10 {
+            return knowledge.quota_hit(digest);
         }
         self.next += 1;
         let description = describe("f.js", digest, &rules().instance);
@@ -399,16 +402,33 @@ fn nothing_is_asked_while_a_lost_request_could_still_arrive() {
 }
 
 #[test]
-fn a_service_that_claims_to_be_full_ends_in_a_sentence_and_not_in_a_loop() {
-    let world = World::new(0, &[]);
+fn a_service_that_goes_on_claiming_to_be_full_costs_two_versions_however_often_it_is_tried() {
+    let mut world = World::new(9, &[]);
     let mut knowledge = Knowledge::default();
-    let wanted = wanted("a");
-    for _ in 0..=MAX_QUOTA_HITS {
-        knowledge.quota_hit();
-        let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    world.claims_full = true;
+    for _ in 0..5 {
+        let step = world.deploy(&mut knowledge, &wanted("a"));
+        assert_eq!(step, Step::Blocked(Blocked::Contradiction));
+        world.now = world.now + Duration::from_secs(60);
     }
-    let step = store(&knowledge, &wanted, world.now);
-    assert_eq!(step, Step::Blocked(Blocked::Contradiction));
+    assert_eq!(world.deletes.len(), 2);
+    assert!(world.uploads > 5, "it is asked again in each pass");
+    world.claims_full = false;
+    let stored = world.deploy(&mut knowledge, &wanted("a"));
+    assert!(matches!(stored, Step::Stored(_)), "{stored:?}");
+}
+
+#[test]
+fn what_is_in_the_way_is_looked_at_again_before_it_is_said() {
+    let mut world = World::new(10, &[0, 1, 2, 3, 4, 5, 6]);
+    let mut knowledge = Knowledge::default();
+    assert!(matches!(
+        world.deploy(&mut knowledge, &wanted("a")),
+        Step::Blocked(_)
+    ));
+    world.versions.pop();
+    let stored = world.deploy(&mut knowledge, &wanted("a"));
+    assert!(matches!(stored, Step::Stored(_)), "{stored:?}");
 }
 
 #[test]
@@ -597,6 +617,18 @@ fn what_was_live_before_stays() {
 }
 
 #[test]
+fn what_was_live_before_an_earlier_run_ended_stays() {
+    let mut world = World::new(10, &[0]);
+    let mut before = Knowledge::default();
+    let _ = before.listed(world.listing(), &rules(), world.now);
+    let mut knowledge = Knowledge::default();
+    knowledge.recall_past(before.past());
+    world.live.insert("env0".into(), Some(Revision::new("109")));
+    world.deploy(&mut knowledge, &wanted("a"));
+    assert!(world.holds(&Revision::new("100")).is_some());
+}
+
+#[test]
 fn a_version_that_somebody_deleted_since_the_last_listing_is_not_taken_for_there() {
     let mut world = World::new(0, &[]);
     let mut knowledge = Knowledge::default();
@@ -620,6 +652,59 @@ fn a_service_that_gives_other_bytes_back_is_told_and_not_fed_more() {
     let expected = Blocked::OtherBytes(Revision::new("1001"));
     assert_eq!(blocked, Step::Blocked(expected));
     assert_eq!(world.uploads, 1);
+}
+
+#[test]
+fn one_wrong_answer_to_a_reading_is_not_believed_for_ever() {
+    let mut world = World::new(0, &[]);
+    let wanted = wanted("a");
+    world.upload(&mut Knowledge::default(), &wanted);
+    world.versions[0].1 = Some(Digest::of(b"other"));
+    let mut knowledge = Knowledge::default();
+    world.deploy(&mut knowledge, &wanted);
+    world.versions[0].1 = Some(wanted.digest);
+    knowledge.doubt_content(&Revision::new("1001"));
+    let stored = world.deploy(&mut knowledge, &wanted);
+    assert_eq!(stored, Step::Stored(Revision::new("1001")));
+}
+
+#[test]
+fn a_version_that_stays_long_after_an_unanswered_deletion_counts_again() {
+    let mut world = World::new(0, &[]);
+    let mut knowledge = Knowledge::default();
+    let first = Revision::new("1001");
+    world.deploy(&mut knowledge, &wanted("a"));
+    knowledge.deleted(first.clone(), false, world.now);
+    world.now = world.now + LATEST;
+    let stored = world.deploy(&mut knowledge, &wanted("a"));
+    assert_eq!(stored, Step::Stored(first));
+    assert_eq!(world.uploads, 1);
+}
+
+#[test]
+fn what_an_unanswered_upload_brings_at_the_very_last_is_cleared_away_without_an_edit() {
+    let mut world = World::new(0, &[]);
+    let mut knowledge = Knowledge::default();
+    world.faults = vec![Fault::Lost];
+    world.deploy(&mut knowledge, &wanted("a"));
+    let sent = knowledge.late()[0].1;
+    knowledge.tidied(&rules(), world.now);
+    assert_eq!(knowledge.all_come(&rules()), Some(sent + LATEST + LAG));
+    // The lost request is carried out after half an hour.
+    let description = describe("f.js", wanted("a").digest, &rules().instance);
+    let listed = Listed {
+        revision: Revision::new("2000"),
+        created: None,
+        description,
+    };
+    world.versions.push((listed, None));
+    world.now = sent + LATEST + LAG;
+    knowledge.begin();
+    world.run(&mut knowledge, &wanted("a"), Goal::AtRest);
+    knowledge.tidied(&rules(), world.now);
+    assert_eq!(world.deletes, [Revision::new("2000")]);
+    assert_eq!(knowledge.all_come(&rules()), None);
+    assert_eq!(knowledge.late(), []);
 }
 
 #[test]
