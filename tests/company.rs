@@ -63,6 +63,18 @@ async fn d07_others_who_upload_all_the_time_lose_their_oldest_or_with_own_nothin
             .count();
         assert!(rotate == "any" || foreign == 9, "{foreign}");
         watch.kill().await;
+        let deleted: Vec<_> = bed
+            .history()
+            .into_iter()
+            .filter(|record| record.op == "DeleteRoutineCodeRevision" && record.processed)
+            .map(|record| record.revision.unwrap())
+            .collect();
+        assert_eq!(deleted.is_empty(), rotate == "own", "{deleted:?}");
+        let oldest_left = bed.versions("hello").remove(0);
+        assert!(
+            deleted.is_sorted() && deleted.iter().all(|gone| *gone < oldest_left),
+            "{deleted:?} went, {oldest_left} is left"
+        );
     }
 }
 
@@ -135,7 +147,11 @@ async fn d11_an_er_dev_of_another_host_is_noticed_and_no_live_version_goes() {
     assert!(noticed, "the other er-dev was not noticed");
     watch.stop().await;
     assert!(bed.versions("hello").contains(&oldest));
-    assert!(bed.versions("hello").len() <= 10);
+    let codes = bed.codes("hello");
+    for code in &codes {
+        let copies = codes.iter().filter(|other| *other == code).count();
+        assert!(copies <= 2, "more than one for each of the two");
+    }
 }
 
 #[tokio::test]
@@ -189,6 +205,8 @@ async fn d14_a_version_that_stays_although_its_deletion_is_confirmed_ends_in_a_s
         .filter(|record| record.op == "DeleteRoutineCodeRevision")
         .count();
     assert_eq!(deletes, 3);
+    let rotated = watch.seen().filter(|event| event["event"] == "rotated");
+    assert_eq!(rotated.count(), 1, "it is told once");
     watch.kill().await;
 }
 

@@ -63,6 +63,7 @@ async fn d16_hours_of_edits_and_faults_cost_no_memory_and_no_edit() {
         .await;
     }
     watch.stop().await;
+    bed.assert_at_rest();
     let grown = last.saturating_sub(first.unwrap());
     common::say(&format!(
         "{save} saves in {:?}, resident memory grew by {grown} KiB to {last} KiB",

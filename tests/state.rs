@@ -102,6 +102,31 @@ async fn e06_a_state_directory_that_cannot_be_written_from_the_start_costs_delet
 }
 
 #[tokio::test]
+async fn e05_where_no_file_can_grow_uploads_go_on_and_nothing_is_deleted() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.seed("hello", 8);
+    assert_eq!(bed.push().await.code, Some(0));
+    let mut command = tokio::process::Command::new("sh");
+    // The signal that comes with the limit would end a program that does not expect it.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" watch --settle-margin 300ms --api-timeout 1s --post-timeout 1s"]);
+    command.arg(env!("CARGO_BIN_EXE_er-dev"));
+    bed.furnish(&mut command);
+    let mut watch = Bed::follow(command);
+    assert_eq!(watch.end_of_edit().await["event"], "unchanged");
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    bed.write("hello", &code("hello", 2));
+    let told = watch.until("retrying").await;
+    assert_eq!(told["problem"]["class"], "slots", "{told}");
+    let told: Vec<_> = watch.seen().filter(|e| e["event"] == "degraded").collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|e| e["problem"]["class"] == "state"));
+    assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 0);
+    assert_whole(&bed.path("state"));
+    watch.kill().await;
+}
+
+#[tokio::test]
 async fn e06_a_state_directory_that_others_can_write_to_or_of_another_version_is_78() {
     let bed = Bed::new(&["hello"]).await;
     let state = bed.path("state");

@@ -293,7 +293,11 @@ async fn b22_a_proxy_of_the_environment_is_used_and_sees_a_name_and_no_secret() 
     let problem = problem(&ended);
     assert_eq!(problem["class"], "network", "{problem}");
     let mut tries = 0;
+    // A connection that was given up before anything was said on it is none of the tries.
     while let Ok(request) = asked.try_recv() {
+        if request.is_empty() {
+            continue;
+        }
         tries += 1;
         let first = request.starts_with("CONNECT dcdn.aliyuncs.com:443 ");
         assert!(first, "{request}");

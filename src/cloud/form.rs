@@ -103,8 +103,26 @@ impl Form {
                 .multipart(form.part("file", part))
                 .timeout(timeout)
         };
-        let answer = client.send(OPERATION, MAX_ANSWER_BYTES, request).await?;
+        let mut answer = client.send(OPERATION, MAX_ANSWER_BYTES, request).await?;
+        answer.text = self.scrubbed(&answer.text);
         verdict(&answer)
+    }
+
+    /// Object storage's text without what is the right to write, should it repeat that.
+    fn scrubbed(&self, text: &str) -> String {
+        let secret = |(name, _): &&(String, String)| {
+            let name = name.to_ascii_lowercase();
+            ["policy", "signature", "accesskeyid", "token"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let mut text = text.to_owned();
+        for (_, value) in self.fields.iter().filter(secret) {
+            if !value.is_empty() {
+                text = text.replace(value, "***");
+            }
+        }
+        text
     }
 }
 
@@ -199,6 +217,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_that_repeats_the_right_to_write_is_shown_without_it() {
+        let form = json!({
+            "Url": "https://abc.oss-cn-beijing.aliyuncs.com",
+            "key": "routines/hello",
+            "policy": "the-policy",
+            "Signature": "the-signature",
+            "OSSAccessKeyId": "the-key-id",
+            "x-oss-security-token": "the-token",
+        });
+        let form = Form::read(&form, false).unwrap();
+        let text = "<Error><Code>InvalidArgument</Code><Message>not the-key-id, the-token, the-policy and the-signature for routines/hello</Message></Error>";
+        let body = Body {
+            status: 400,
+            text: form.scrubbed(text),
+            date: None,
+            retry_after: None,
+        };
+        let told = verdict(&body).unwrap_err().to_string();
+        assert!(
+            told.contains("not ***, ***, *** and *** for routines/hello"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn b15_b16_only_a_bucket_over_https_is_written_to() {

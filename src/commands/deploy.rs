@@ -11,7 +11,7 @@ use crate::pipeline::schedule::{Again, End, Ended, Job, Landed, Reach};
 use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
-use crate::routine::{Code, Edit, RoutineName};
+use crate::routine::{Code, Digest, Edit, RoutineName};
 use crate::watch::source::{self, SourceError};
 
 use super::condition::Condition;
@@ -113,21 +113,25 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
     let (target, expected) = (target(routine), edit.digest);
     let read = move || {
         let read = source::read(&target);
-        let overtaken = expected.is_some_and(|expected| match &read {
-            Ok(code) => code.digest() != expected,
-            Err(_) => match source::digest(&target) {
-                Ok(digest) => digest != expected,
-                // That it could not be read just now does not say that it has changed.
-                Err(error) => !is_passing(&error),
-            },
-        });
-        (read, overtaken)
+        let now = match &read {
+            Ok(code) => Ok(code.digest()),
+            Err(_) => source::digest(&target),
+        };
+        (read, is_overtaken(expected, now))
     };
     match tokio::task::spawn_blocking(read).await {
         Ok((_, true)) => Err(Ended::Overtaken),
-        Ok((read, false)) => read.map_err(|error| refused(&error, routine)),
+        Ok((read, false)) => read.map_err(|error| refused(&error, &routine.shown)),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Whether an entry is no longer what it was when it came to rest. That it cannot be read just now does not say so.
+fn is_overtaken(expected: Option<Digest>, now: Result<Digest, SourceError>) -> bool {
+    expected.is_some_and(|expected| match now {
+        Ok(now) => now != expected,
+        Err(error) => !is_passing(&error),
+    })
 }
 
 /// Whether it has been told that a slot could not be freed.
@@ -295,13 +299,13 @@ fn is_passing(error: &SourceError) -> bool {
     matches!(error, SourceError::Changing { .. } | SourceError::Io { .. })
 }
 
-fn refused(error: &SourceError, routine: &Routine) -> Ended {
+fn refused(error: &SourceError, shown: &str) -> Ended {
     let again = if is_passing(error) {
         Again::Soon(Duration::ZERO)
     } else {
         Again::Never
     };
-    let problem = problem::of_source(error, &routine.shown);
+    let problem = problem::of_source(error, shown);
     Ended::Failed {
         problem,
         again,
@@ -344,4 +348,34 @@ pub(super) fn looks<'a>(routines: impl IntoIterator<Item = &'a RoutineName>) -> 
         settled,
     };
     routines.into_iter().map(look).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_cannot_be_read_just_now_is_tried_again_and_not_taken_for_changed() {
+        let (before, other) = (Digest::of(b"a"), Digest::of(b"b"));
+        let path = || "/p/index.js".into();
+        let error = std::io::Error::from_raw_os_error(24);
+        let busy = SourceError::Io {
+            path: path(),
+            error,
+        };
+        let Ended::Failed { again, .. } = refused(&busy, "index.js") else {
+            panic!()
+        };
+        assert_eq!(again, Again::Soon(Duration::ZERO));
+        for (now, overtaken) in [
+            (Ok(before), false),
+            (Ok(other), true),
+            (Err(busy), false),
+            (Err(SourceError::Changing { path: path() }), false),
+            (Err(SourceError::Missing { path: path() }), true),
+        ] {
+            assert_eq!(is_overtaken(Some(before), now), overtaken);
+        }
+        assert!(!is_overtaken(None, Ok(other)));
+    }
 }

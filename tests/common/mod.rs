@@ -147,7 +147,8 @@ impl Bed {
         Some(command)
     }
 
-    fn furnish(&self, command: &mut Command) {
+    /// Puts a command in the bed, with the emulator's key and nothing else of this process's environment.
+    pub(crate) fn furnish(&self, command: &mut Command) {
         command
             .current_dir(self.dir.path())
             .env_clear()

@@ -1,0 +1,131 @@
+//! What goes when a slot is to be freed: the oldest that may go, its code saved, and no other because of a passing
+//! trouble.
+
+mod common;
+
+use common::{Bed, QUICK, code, name};
+use er_dev::routine::Revision;
+
+/// A bed whose next edit makes it free a slot, with its versions, oldest first.
+async fn nearly_full() -> (Bed, Vec<Revision>) {
+    let bed = Bed::new(&["hello"]).await;
+    let seeded = bed.seed("hello", 8);
+    (bed, seeded)
+}
+
+/// Waits until a slot is free again.
+async fn tidied(bed: &Bed) {
+    bed.until("a slot is freed", |world| {
+        let deleted = |r: &er_dev::emulator::history::Record| {
+            r.op == "DeleteRoutineCodeRevision" && r.processed
+        };
+        let versions = world.routine(&name("hello")).unwrap().versions();
+        versions.len() <= 9 && world.history().iter().any(deleted)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_passing_trouble_with_reading_the_oldest_version_is_waited_out() {
+    common::each(
+        [
+            "status(502)",
+            "portal",
+            "drop_before",
+            "code(EdgeRoutine.GeneralError,the revision does not exist,400)",
+        ],
+        async |trouble| {
+            let (bed, seeded) = nearly_full().await;
+            let mut watch = bed.watch(QUICK).await;
+            bed.fault(&format!("DescribeRoutineCodeRevision:1:{trouble}"));
+            bed.write("hello", &code("hello", 1));
+            assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+            tidied(&bed).await;
+            watch.stop().await;
+            let left = bed.versions("hello");
+            assert!(!left.contains(&seeded[0]), "{trouble}: the oldest is there");
+            assert!(left.contains(&seeded[1]), "{trouble}: the next oldest went");
+            bed.assert_at_rest();
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_version_that_gives_no_code_stays_and_the_next_oldest_goes() {
+    common::each(
+        [
+            "answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"\"}})",
+            "answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"?\"}})",
+            "answer({\"RequestId\":\"R\",\"Content\":{}})",
+        ],
+        async |answer| {
+            let (bed, seeded) = nearly_full().await;
+            let mut watch = bed.watch(QUICK).await;
+            bed.fault(&format!("DescribeRoutineCodeRevision:1:{answer}"));
+            bed.write("hello", &code("hello", 1));
+            assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+            let told = watch.until("warning").await;
+            let what = told["problem"]["what"].as_str().unwrap();
+            assert!(what.contains(&seeded[0].short()), "{told}");
+            tidied(&bed).await;
+            watch.stop().await;
+            let left = bed.versions("hello");
+            assert!(
+                left.contains(&seeded[0]),
+                "{answer}: it went without a copy"
+            );
+            assert!(!left.contains(&seeded[1]), "{answer}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn code_that_speaks_of_a_missing_object_is_kept_before_it_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    let page = "// <Error><Code>NoSuchKey</Code></Error> is what storage says\n";
+    let week_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * 7);
+    let oldest = bed.emulator.with_world(|world| {
+        let seeded = world.seed(&name("hello"), Some(page.as_bytes()), "by hand", week_ago);
+        seeded.unwrap()
+    });
+    bed.seed("hello", 7);
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(bed.push().await.code, Some(0));
+    bed.write("hello", &code("hello", 2));
+    assert_eq!(bed.push().await.code, Some(0));
+    assert!(bed.versions("hello").iter().all(|left| left > &oldest));
+    assert!(bed.vaulted("hello").contains(&oldest));
+    bed.assert_at_rest();
+}
+
+#[tokio::test]
+async fn what_was_live_before_stays_also_after_a_restart() {
+    let (bed, seeded) = nearly_full().await;
+    bed.publish("hello", &seeded[0], "production");
+    let watch = bed.watch(QUICK).await;
+    watch.stop().await;
+    bed.publish("hello", &seeded[7], "production");
+    for save in 1..=4 {
+        bed.write("hello", &code("hello", save));
+        assert_eq!(bed.push().await.code, Some(0));
+    }
+    let left = bed.versions("hello");
+    assert!(left.contains(&seeded[0]), "nothing to roll back to");
+    assert!(!left.contains(&seeded[1]));
+}
+
+#[tokio::test]
+async fn a_service_that_says_it_is_full_whatever_goes_costs_two_versions() {
+    let (bed, _) = nearly_full().await;
+    let mut watch = bed.watch(QUICK).await;
+    let before = bed.asked("UploadRoutineCode");
+    bed.fault("UploadRoutineCode:*:code(EdgeRoutine.GeneralError,you got upper limit of code revisions,400)");
+    bed.write("hello", &code("hello", 1));
+    let told = watch.until("retrying").await;
+    assert_eq!(told["problem"]["class"], "slots", "{told}");
+    assert_eq!(bed.asked("UploadRoutineCode") - before, 3);
+    assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 2);
+    watch.kill().await;
+}
