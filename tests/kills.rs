@@ -84,7 +84,7 @@ async fn kill_at(point: Point) -> bool {
     let Point { request, phase, .. } = point;
     bed.fault(&format!("*:{request}:kill({},{phase})", watch.pid()));
     bed.write("hello", &code("hello", 1));
-    // On a busy machine an edit may take a request less than the one that was counted. Then it is killed at its end.
+    // On a busy machine an edit may take a request less than the one that was counted. Then it ends as it would.
     let killed = |world: &World| {
         let mut faults = world
             .history()
@@ -96,12 +96,11 @@ async fn kill_at(point: Point) -> bool {
         killed(world) || at_rest(world, &code("hello", 1))
     })
     .await;
-    let reached = bed.emulator.with_world(|world| killed(world));
-    if reached {
-        assert_eq!(watch.exit().await, None, "{point:?}: not killed");
-    } else {
-        watch.kill().await;
+    if !bed.emulator.with_world(|world| killed(world)) {
+        // The last request only looks whether all is well; a stop waits for it.
+        watch.signal(rustix::process::Signal::INT);
     }
+    let reached = watch.exit().await.is_none();
     let last = if point.saved_again {
         bed.write("hello", &code("hello", 2));
         code("hello", 2)
