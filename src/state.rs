@@ -4,7 +4,7 @@
 //! <state>/version                        the form of what lies here, a number
 //! <state>/instance                       which er-dev this is, eight hexadecimal digits
 //! <state>/budget.d/                      what all er-dev of this user may still request, and what is under way
-//! <state>/<endpoint>/<routine>/          one routine of one service: its locks and its vault
+//! <state>/<endpoint>/<routine>/          one routine of one service: its locks, the record of requests in doubt, its vault
 //! ```
 //!
 //! Nobody else may write here: what lies here decides what is deleted on the service. A directory that cannot be written,
