@@ -20,12 +20,15 @@ use super::{Cloud, Environments, Fetched, Listed, Listing};
 
 impl Cloud {
     /// Lists the versions of a routine and what is live where (`DescribeRoutine`).
-    pub async fn list(&self, routine: &RoutineName) -> Result<Listing, CloudError> {
+    pub async fn list(
+        &self,
+        permit: Permit<'_>,
+        routine: &RoutineName,
+    ) -> Result<Listing, CloudError> {
         let operation = "DescribeRoutine";
-        let answer = self
-            .rpc
-            .call(operation, &[("Name", routine.as_str())], Size::Words)
-            .await?;
+        let arguments = [("Name", routine.as_str())];
+        let sent = self.rpc.send(permit, operation, &arguments, Size::Words);
+        let answer = sent.await?;
         match answer.get("Content") {
             Some(Value::Object(content)) => Ok(listing(content)),
             // The service has been seen to answer like this for a routine that does not exist.
@@ -181,6 +184,7 @@ fn listing(content: &Map<String, Value>) -> Listing {
     Listing {
         revisions,
         environments,
+        whole: !unread,
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Listing {
     pub revisions: Vec<Listed>,
     /// What is live where.
     pub environments: Environments,
+    /// Whether every version in the answer could be read. Otherwise that one is missing says nothing.
+    pub whole: bool,
 }
 
 /// One version in a listing.
@@ -161,8 +163,8 @@ impl Cloud {
         })
     }
 
-    /// A permit for a request that changes something. It is waited for before anything is written down of that request,
-    /// since the wait may be long.
+    /// A permit for a listing, or for a request that changes something. It is waited for before the time of that request
+    /// is taken, since the wait may be long.
     pub async fn permit(&self) -> gate::Permit<'_> {
         self.rpc.permit().await
     }

@@ -109,6 +109,7 @@ impl Rpc {
     ) -> Result<Value, CloudError> {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let now = self.clock.now(SystemTime::now(), clock::now());
+        let signed_with = self.clock.offset();
         let body = self.signed(operation, arguments, now, &nonce());
         let request = |client: &reqwest::Client| {
             client
@@ -141,9 +142,12 @@ impl Rpc {
             if error.class == Class::Throttled {
                 self.gate.throttled().await;
             }
-            error.clock_set = error.class == Class::Clock
-                && error.request_id.is_some()
-                && (answer.date).is_some_and(|date| self.clock.correct(date, SystemTime::now()));
+            if error.class == Class::Clock && error.request_id.is_some() {
+                let set = |date| self.clock.correct(date, SystemTime::now());
+                // Another request may have set it since this one was signed.
+                error.clock_set =
+                    answer.date.is_some_and(set) || self.clock.offset() != signed_with;
+            }
             return Err(error);
         }
         match serde_json::from_str::<Value>(&answer.text) {

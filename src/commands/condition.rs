@@ -65,7 +65,7 @@ impl Condition {
 impl Told {
     /// Each of the two kinds is told with the first routine that meets it, and its end with the last.
     fn trouble(&mut self, routine: &RoutineName, trouble: Option<&Trouble>) -> Vec<Event> {
-        let state = matches!(trouble, Some(Trouble::State(_)));
+        let state = matches!(trouble, Some(Trouble::State(_) | Trouble::Vault(_)));
         let permission = matches!(trouble, Some(Trouble::Permission(_)));
         let changes = [
             change(&mut self.state, routine, state),
@@ -75,7 +75,7 @@ impl Told {
         if let Some(trouble) = trouble.filter(|_| changes.contains(&Some(true))) {
             let what = format!("{trouble}; uploads go on, nothing is deleted");
             events.push(match trouble {
-                Trouble::State(_) => degraded(what, MAKE_ROOM, Class::State),
+                Trouble::State(_) | Trouble::Vault(_) => degraded(what, MAKE_ROOM, Class::State),
                 Trouble::Permission(error) => degraded(what, &error.help(), Class::Credentials),
             });
         }

@@ -164,6 +164,8 @@ async fn trim(
         _ => {
             // What somebody has to change first waits for the next edit.
             let again = matches!(again, Again::Soon(_)).then_some(again);
+            let look = pass.all_come();
+            let look = look.map(|at| Again::After(at.since(clock::now())));
             if again.is_none() || told == Told::NotYet {
                 let problem = problem::of_deploy(&error);
                 let later = again.map_or("", |_| ", which is tried again");
@@ -172,7 +174,7 @@ async fn trim(
                 let routine = Some(routine.clone());
                 tell_all(tell, [Event::Warning { routine, problem }]).await;
             }
-            (again, reach)
+            (again.or(look), reach)
         }
     }
 }

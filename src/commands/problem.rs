@@ -161,6 +161,13 @@ pub(super) fn reach(error: &DeployError) -> Reach {
         CloudClass::NotSent => Reach::Silent,
         // A listing changes nothing, so that it fails is no question of one routine. An answer that is not the
         // service's, as of a network that wants a log-in first, is as good as none.
+        // What the service itself says of one version, or in a shape that cannot be read, is an answer.
+        CloudClass::Ambiguous
+            if error.request_id.is_some()
+                && (error.code.is_none() || error.operation == "DescribeRoutineCodeRevision") =>
+        {
+            Reach::Answered
+        }
         CloudClass::Ambiguous if error.operation.starts_with("Describe") => Reach::Silent,
         CloudClass::Ambiguous => Reach::Unasked,
         CloudClass::Credentials if !error.is_permission() => Reach::Rejected,

@@ -182,6 +182,8 @@ struct Halt {
     not_before: Instant,
     /// The routine whose try stands for all.
     probe: Option<RoutineName>,
+    /// Whether it has been told. What began it may have been no edit, and of no interest by itself.
+    told: bool,
 }
 
 impl Schedule {
@@ -438,6 +440,7 @@ impl Schedule {
                     attempt: 0,
                     not_before: now,
                     probe: Some(routine.clone()),
+                    told: false,
                 });
                 // What was under way when it began says nothing new.
                 if halt.probe.as_ref() != Some(routine) {
@@ -450,7 +453,9 @@ impl Schedule {
                 (halt.probe, halt.reach) = (None, reach);
                 halt.attempt += 1;
                 halt.not_before = now + after;
-                if let Some((problem, _)) = told.filter(|_| is_power_of_ten(halt.attempt)) {
+                let tells = !halt.told || is_power_of_ten(halt.attempt);
+                if let Some((problem, _)) = told.filter(|_| tells) {
+                    halt.told = true;
                     effects.push(Effect::Tell(report::Event::Offline {
                         after,
                         problem: problem.clone(),

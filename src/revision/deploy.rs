@@ -117,6 +117,10 @@ pub struct Pass<'a> {
     happened: Vec<Happened>,
     /// The last answer that only a listing could settle.
     last_error: Option<CloudError>,
+    /// When the last listing of this pass was asked for.
+    asked: Moment,
+    /// How often it was too old by the time a deletion could be sent.
+    slow_looks: u32,
     /// Versions that the service listed and then did not know.
     missed: BTreeSet<Revision>,
     /// Whether a request was asked for again because this machine's clock was wrong.
@@ -188,6 +192,9 @@ pub enum Trouble {
     /// The state directory cannot be used.
     #[error("the state directory cannot be used: {0}")]
     State(String),
+    /// The code of what is to be deleted cannot be kept there.
+    #[error("{0}")]
+    Vault(String),
     /// The key may not delete.
     #[error(transparent)]
     Permission(CloudError),
@@ -271,7 +278,10 @@ impl Session {
     /// the next pass that the listing is old.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         self.journal.recall(&mut self.knowledge, clock::now());
-        let listing = self.cloud.list(&self.routine.name).await?;
+        let listing = match self.look().await {
+            Err(error) if error.clock_set => self.look().await?,
+            looked => looked?,
+        };
         let noticed = self
             .knowledge
             .listed(listing, &self.settings.rules, clock::now());
@@ -280,6 +290,11 @@ impl Session {
             Some(listing) => Ok(listing),
             None => unreachable!("a listing was just written down"),
         }
+    }
+
+    async fn look(&self) -> Result<Listing, CloudError> {
+        let permit = self.cloud.permit().await;
+        self.cloud.list(permit, &self.routine.name).await
     }
 
     /// Begins a pass: takes the step lock, lists again if another er-dev changed something meanwhile, and recalls what
@@ -303,7 +318,9 @@ impl Session {
         if self.journal.recall(&mut self.knowledge, now) {
             self.knowledge.forget_listing();
         }
-        if self.trouble.take().is_some() {
+        // What could not be saved or deleted is over when that has worked again, and this when it works now.
+        if matches!(self.trouble, Some(Trouble::State(_))) {
+            self.trouble = None;
             self.journal.write_again();
         }
         if let Err(error) = self.journal.update(&self.knowledge) {
@@ -326,6 +343,8 @@ impl Session {
             calls: 0,
             happened: Vec::new(),
             last_error: None,
+            asked: Moment::BOOT,
+            slow_looks: 0,
             missed: BTreeSet::new(),
             clock_set: false,
         };
@@ -398,7 +417,15 @@ impl Pass<'_> {
         let (session, now) = (&mut *self.session, clock::now());
         let rules = &session.settings.rules;
         session.knowledge.tidied(rules, now);
-        session.knowledge.all_come(rules)
+        session.knowledge.all_come(rules, now)
+    }
+
+    /// When what uploads without an answer could still make is to be cleared away, if there were any.
+    pub fn all_come(&self) -> Option<Moment> {
+        let session = &*self.session;
+        session
+            .knowledge
+            .all_come(&session.settings.rules, clock::now())
     }
 
     fn next(&self, goal: Goal<'_>) -> Step {

@@ -343,6 +343,7 @@ mod tests {
         Listing {
             revisions,
             environments,
+            whole: true,
         }
     }
 

@@ -273,6 +273,7 @@ impl Service {
         Listing {
             revisions: versions.into_iter().map(listed).collect(),
             environments: Environments::Known(self.live.iter().enumerate().map(live).collect()),
+            whole: true,
         }
     }
 

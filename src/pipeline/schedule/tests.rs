@@ -396,6 +396,35 @@ fn a_slot_is_still_to_be_freed_after_an_edit_that_came_to_nothing() {
 }
 
 #[test]
+fn an_outage_that_began_with_freeing_a_slot_is_told_with_the_first_edit_it_holds_up() {
+    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    stored_and_untidy(&mut schedule, now);
+    now += Duration::from_secs(20);
+    schedule.handle(Event::Tick, now).clear();
+    let silent = Ended::Tidied {
+        again: Some(Again::Soon(Duration::ZERO)),
+        reach: Reach::Silent,
+    };
+    schedule
+        .handle(Event::Ended(name("hello"), silent), now)
+        .clear();
+    now += Duration::from_secs(300);
+    let edited = schedule.handle(Event::Edited(edit("hello", "b", now)), now);
+    assert_eq!(deploys(&edited), [&name("hello")]);
+    let ended = Ended::Failed {
+        problem: problem(Class::Network),
+        again: Again::Soon(Duration::ZERO),
+        reach: Reach::Silent,
+        jitter: 0.5,
+    };
+    let told = schedule.handle(Event::Ended(name("hello"), ended), now);
+    assert!(
+        matches!(told[..], [Effect::Tell(report::Event::Offline { .. })]),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn that_a_version_is_still_there_is_not_believed_for_long() {
     let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
     schedule

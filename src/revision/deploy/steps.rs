@@ -9,13 +9,17 @@ use crate::cloud::{Environments, Fetched, Listing};
 use crate::config::{Routine, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
-use crate::revision::protocol::{Blocked, Content, Doubt, Rules, Step, Why};
+use crate::revision::protocol::{Blocked, Content, Doubt, MAX_DELETES, Rules, Step, Why};
 use crate::routine::{Code, Digest, Revision};
 
 use super::{DeployError, Happened, Pass, Trouble, age_of};
 
-/// The oldest a listing may be when a deletion that rests on it is sent. Usually it is some hundredths of a second.
+/// The longest time between asking for a listing and sending a deletion that rests on it. Usually it is some hundredths
+/// of a second.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
+
+/// How often a pass looks again because that took longer.
+const MAX_SLOW_LOOKS: u32 = 3;
 
 impl Pass<'_> {
     pub(super) async fn carry_out(&mut self, step: Step) -> Result<(), DeployError> {
@@ -54,11 +58,15 @@ impl Pass<'_> {
 
     pub(super) async fn list(&mut self) -> Result<(), DeployError> {
         self.calls += 1;
-        match self.session.cloud.list(&self.session.routine.name).await {
+        let cloud = Arc::clone(&self.session.cloud);
+        let permit = cloud.permit().await;
+        self.asked = clock::now();
+        match cloud.list(permit, &self.session.routine.name).await {
             Ok(listing) => {
                 self.listed(listing);
                 Ok(())
             }
+            Err(error) if self.may_ask_again(&error) => Ok(()),
             Err(error) if error.class == Class::Gone && self.session.routine.create => {
                 self.create().await
             }
@@ -84,6 +92,7 @@ impl Pass<'_> {
             self.listed(Listing {
                 revisions: Vec::new(),
                 environments: Environments::Unknown("the routine does not exist yet".into()),
+                whole: true,
             });
             return Ok(());
         }
@@ -109,7 +118,13 @@ impl Pass<'_> {
                 Ok(())
             }
             Err(error) if error.class == Class::Gone => {
-                session.knowledge.not_there(revision, rules, now);
+                if self.missed.insert(revision.clone()) {
+                    session.knowledge.not_there(revision, rules, now);
+                } else {
+                    // It is listed all the time, and there is nothing behind it.
+                    let nothing = Content::Nothing;
+                    session.knowledge.read_back(revision, nothing, rules, now);
+                }
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -134,6 +149,12 @@ impl Pass<'_> {
                 }
                 None
             }
+            // It was deleted here, and is listed for longer than is usual.
+            Err(error) if error.class == Class::Gone && session.knowledge.is_deleted(&revision) => {
+                session.knowledge.deleted(revision, true, clock::now());
+                self.write_down();
+                return Ok(());
+            }
             // Somebody deleted it, unless the next listing has it again.
             Err(error) if error.class == Class::Gone && self.missed.insert(revision.clone()) => {
                 session.knowledge.forget_listing();
@@ -156,10 +177,13 @@ impl Pass<'_> {
                 .vault
                 .save(name, listed, &listing.environments, code.as_ref(), now);
             if let Err(error) = saved {
-                self.do_with_less(Trouble::State(format!(
+                self.do_with_less(Trouble::Vault(format!(
                     "the code of version {revision} could not be saved: {error}"
                 )));
                 return Ok(());
+            }
+            if matches!(session.trouble, Some(Trouble::Vault(_))) {
+                session.trouble = None;
             }
         }
         session.knowledge.saved(revision);
@@ -174,9 +198,15 @@ impl Pass<'_> {
         let cloud = Arc::clone(&self.session.cloud);
         let permit = cloud.urgent_permit().await;
         let sent = clock::now();
-        let look = self.session.knowledge.listing_age(sent);
-        if look.is_none_or(|age| age > LONGEST_LOOK) {
+        // The answer tells what was so at some moment after it was asked for, and this clock goes on while the machine
+        // is suspended.
+        if sent.since(self.asked) > LONGEST_LOOK {
             self.session.knowledge.forget_listing();
+            self.slow_looks += u32::from(self.asked > Moment::BOOT);
+            if self.slow_looks >= MAX_SLOW_LOOKS {
+                let knowledge = &mut self.session.knowledge;
+                knowledge.no_deletes("the service takes too long to tell what is live".into());
+            }
             return Ok(());
         }
         if !self.note(intent.clone(), patience, sent) {
@@ -188,6 +218,9 @@ impl Pass<'_> {
         let now = clock::now();
         match outcome {
             Ok(()) => {
+                if matches!(session.trouble, Some(Trouble::Permission(_))) {
+                    session.trouble = None;
+                }
                 let told = session.knowledge.is_deleted(&revision);
                 session.knowledge.deleted(revision.clone(), true, now);
                 // One that is listed after all is deleted once more, which is no news.
@@ -209,8 +242,17 @@ impl Pass<'_> {
             }
             Err(error) if self.may_ask_again(&error) => {}
             Err(error) => {
+                let knowledge = &mut self.session.knowledge;
                 if error.class == Class::Ambiguous {
-                    self.session.knowledge.deleted(revision, false, now);
+                    knowledge.deleted(revision.clone(), false, now);
+                }
+                if error.answered && knowledge.delete_tries(&revision) >= MAX_DELETES {
+                    // One that cannot be deleted must not keep the others from going.
+                    knowledge.may_come_late(intent.late(), sent);
+                    knowledge.forget_listing();
+                    self.spare(revision, format!("its deletion did not succeed: {error}"));
+                    self.write_down();
+                    return Ok(());
                 }
                 return self.doubtful(error, &intent, sent, patience);
             }

@@ -14,14 +14,14 @@ use crate::revision::mark::{Instance, Mark};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
-use super::{MAX_QUOTA_HITS, Rules, Wanted};
+use super::{Rules, Wanted};
 
 /// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
 /// stamp that is this old, and a form lives shorter than that.
 pub const LATEST: Duration = Duration::from_secs(31 * 60);
 
-/// How much longer an upload is remembered, so that there is time to look for what it left.
-const LOOK_FOR: Duration = Duration::from_secs(10 * 60);
+/// The pause before what could not be cleared away is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// The most requests without an answer that are remembered; beyond it the oldest is forgotten.
 const MAX_LATE: usize = 64;
@@ -122,8 +122,8 @@ pub struct Knowledge {
     pub(super) protected: Protected,
     /// Why nothing may be deleted for now.
     pub(super) deletes_off: Option<String>,
-    /// How often it was said of an upload of this digest that all slots are taken.
-    quota_hits: Option<(Digest, u32)>,
+    /// How many versions went because it was said of an upload of this digest that all slots are taken.
+    quota_deletes: Option<(Digest, u32)>,
     /// The service said that all slots are taken, and none was freed since.
     pub(super) room_owed: bool,
 }
@@ -211,11 +211,12 @@ impl Knowledge {
         self.gone.truncate(MAX_GONE);
     }
 
-    /// When everything has come that requests without an answer could still make, so that a pass then finds it.
-    pub fn all_come(&self, rules: &Rules) -> Option<Moment> {
+    /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.
+    pub fn all_come(&self, rules: &Rules, now: Moment) -> Option<Moment> {
         let uploads = self.late.iter();
         let uploads = uploads.filter(|(late, _)| matches!(late, Late::Upload(_)));
-        uploads.map(|(_, sent)| *sent + LATEST + rules.lag).max()
+        let last = uploads.map(|(_, sent)| *sent + LATEST + rules.lag).max()?;
+        Some(if last <= now { now + LOOK_AGAIN } else { last })
     }
 
     /// Forgets everything that somebody else may have changed since. What was seen to be live stays protected.
@@ -225,11 +226,7 @@ impl Knowledge {
 
     /// A pass begins: what was refused may be tried again.
     pub fn begin(&mut self) {
-        // Somebody may have made room. Whether the service still says that there is none is asked once more, and no
-        // version has to go for it.
-        if let Some((_, hits)) = &mut self.quota_hits {
-            *hits = (*hits).min(MAX_QUOTA_HITS);
-        }
+        // Somebody may have made room, so the service is asked once more.
         self.room_owed = false;
         self.protected.spared.clear();
         // That a version had no code to save is true for the moment only.
@@ -245,7 +242,7 @@ impl Knowledge {
     /// This version holds the present bytes, so it stays.
     pub fn stored(&mut self, revision: Revision) {
         self.tried = None;
-        self.quota_hits = None;
+        self.quota_deletes = None;
         // Whatever else came of what was in doubt, it is known where the bytes are.
         self.doubt = None;
         self.protected.present = Some(revision);
@@ -253,6 +250,9 @@ impl Knowledge {
 
     /// What was left of uploads that had no answer is cleared away. Those that can bring nothing any more are forgotten.
     pub fn tidied(&mut self, rules: &Rules, now: Moment) {
+        if self.deletes_off.is_some() {
+            return;
+        }
         self.late.retain(|(late, sent)| {
             matches!(late, Late::Delete(_)) || now.since(*sent) < LATEST + rules.lag
         });
@@ -261,6 +261,10 @@ impl Knowledge {
     /// A listing came.
     pub fn listed(&mut self, mut listing: Listing, rules: &Rules, now: Moment) -> Vec<Noticed> {
         let mut noticed = self.notice_live(&listing);
+        if !listing.whole {
+            self.listed_in_part(listing, now);
+            return noticed;
+        }
         noticed.extend(self.notice_foreign(&listing, &rules.instance));
         let mut there: BTreeSet<Revision> = listing
             .revisions
@@ -271,6 +275,8 @@ impl Knowledge {
             if there.contains(&revision) {
                 if deleted.confirmed || now.since(deleted.at) < LATEST {
                     self.deleted.insert(revision, deleted);
+                } else {
+                    self.protected.worthless.remove(&revision);
                 }
             } else {
                 self.remember_gone(revision.clone());
@@ -300,10 +306,9 @@ impl Knowledge {
         self.known = Some(there);
         (self.current, self.looked) = (true, true);
         self.doubt = self.doubt.filter(|doubt| now < doubt.shown);
-        self.late.retain(|(late, sent)| match late {
-            Late::Upload(_) => now.since(*sent) < LATEST + LOOK_FOR,
-            Late::Delete(_) => now.since(*sent) < LATEST,
-        });
+        // An upload is remembered until somebody has looked for what it left.
+        self.late
+            .retain(|(late, sent)| matches!(late, Late::Upload(_)) || now.since(*sent) < LATEST);
         self.listing = Some(Seen {
             listing,
             at: now,
@@ -311,6 +316,22 @@ impl Knowledge {
             unlisted,
         });
         noticed
+    }
+
+    /// A listing came of which something could not be read: what it lacks may be there.
+    fn listed_in_part(&mut self, mut listing: Listing, now: Moment) {
+        for (revision, (listed, _)) in &self.made {
+            if !listing.revisions.iter().any(|l| l.revision == *revision) {
+                listing.revisions.push(listed.clone());
+            }
+        }
+        (self.current, self.looked) = (true, true);
+        self.listing = Some(Seen {
+            listing,
+            at: now,
+            extended: false,
+            unlisted: BTreeSet::new(),
+        });
     }
 
     fn notice_live(&mut self, listing: &Listing) -> Vec<Noticed> {
@@ -528,14 +549,14 @@ impl Knowledge {
 
     /// The service said of an upload of these bytes that all slots are taken.
     pub fn quota_hit(&mut self, digest: Digest) {
-        self.quota_hits = Some((digest, self.quota_hits(digest) + 1));
+        self.quota_deletes = Some((digest, self.quota_deletes(digest)));
         self.room_owed = true;
         self.listing = None;
     }
 
-    pub(super) fn quota_hits(&self, digest: Digest) -> u32 {
-        match self.quota_hits {
-            Some((of, hits)) if of == digest => hits,
+    pub(super) fn quota_deletes(&self, digest: Digest) -> u32 {
+        match self.quota_deletes {
+            Some((of, deletes)) if of == digest => deletes,
             _ => 0,
         }
     }
@@ -577,6 +598,9 @@ impl Knowledge {
         self.made.remove(&revision);
         self.protected.worthless.insert(revision.clone());
         self.deleted.insert(revision, deleted);
+        if let Some((_, deletes)) = self.quota_deletes.as_mut().filter(|_| self.room_owed) {
+            *deletes += 1;
+        }
         self.room_owed = false;
         self.listing = None;
     }
@@ -606,6 +630,11 @@ impl Knowledge {
     /// Whether a version does not count, whatever it holds.
     pub(super) fn is_out(&self, revision: &Revision, wanted: &Wanted) -> bool {
         wanted.besides.contains(revision) || self.is_doomed(revision)
+    }
+
+    /// How often a version's deletion was asked for that is still listed.
+    pub fn delete_tries(&self, revision: &Revision) -> u32 {
+        self.deleted.get(revision).map_or(0, |d| d.tries)
     }
 
     /// Whether the service confirmed that a version is deleted, and it is still listed.

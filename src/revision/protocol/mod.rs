@@ -30,8 +30,8 @@ pub const FRESH: Duration = Duration::from_millis(500);
 /// The pause between two looks at something that may be late to show.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How often one edit may find all slots taken and make room. Each time costs a version.
-pub const MAX_QUOTA_HITS: u32 = 2;
+/// How many versions may go for one edit because the service says that all slots are taken, against the listing or not.
+pub const MAX_QUOTA_DELETES: u32 = 2;
 
 /// How often one form is posted. Posting it again is safe, since it can only write the same version.
 pub const MAX_POSTS: u32 = 2;
@@ -190,7 +190,7 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
     if let Some(doubt) = k.doubt.filter(|doubt| now < doubt.shown && form.is_none()) {
         return look_again(k, doubt.shown, now);
     }
-    if k.quota_hits(wanted.digest) > MAX_QUOTA_HITS {
+    if k.room_owed && k.quota_deletes(wanted.digest) >= MAX_QUOTA_DELETES {
         return Step::Blocked(Blocked::Contradiction);
     }
     // The service's word counts for more than the listing: it may count versions that it does not list yet.

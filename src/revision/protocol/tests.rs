@@ -126,6 +126,7 @@ impl World {
                 .map(|(listed, _)| listed.clone())
                 .collect(),
             environments: Environments::Known(self.live.clone()),
+            whole: true,
         }
     }
 
@@ -689,7 +690,8 @@ fn what_an_unanswered_upload_brings_at_the_very_last_is_cleared_away_without_an_
     world.deploy(&mut knowledge, &wanted("a"));
     let sent = knowledge.late()[0].1;
     knowledge.tidied(&rules(), world.now);
-    assert_eq!(knowledge.all_come(&rules()), Some(sent + LATEST + LAG));
+    let all_come = knowledge.all_come(&rules(), world.now);
+    assert_eq!(all_come, Some(sent + LATEST + LAG));
     // The lost request is carried out after half an hour.
     let description = describe("f.js", wanted("a").digest, &rules().instance);
     let listed = Listed {
@@ -698,12 +700,13 @@ fn what_an_unanswered_upload_brings_at_the_very_last_is_cleared_away_without_an_
         description,
     };
     world.versions.push((listed, None));
-    world.now = sent + LATEST + LAG;
+    // The machine sleeps for a day.
+    world.now = sent + LATEST + LAG + Duration::from_secs(86_400);
     knowledge.begin();
     world.run(&mut knowledge, &wanted("a"), Goal::AtRest);
     knowledge.tidied(&rules(), world.now);
     assert_eq!(world.deletes, [Revision::new("2000")]);
-    assert_eq!(knowledge.all_come(&rules()), None);
+    assert_eq!(knowledge.all_come(&rules(), world.now), None);
     assert_eq!(knowledge.late(), []);
 }
 

@@ -37,7 +37,8 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
     );
     let cloud = cloud.unwrap();
     let routine = RoutineName::new("hello").unwrap();
-    cloud.list(&routine).await.unwrap_err();
+    let permit = cloud.permit().await;
+    cloud.list(permit, &routine).await.unwrap_err();
     server.await.unwrap();
     cloud
 }
