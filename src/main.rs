@@ -13,6 +13,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A log on a full disk is no reason to panic: there is nowhere else to say so.
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::new(&cli.common.log))
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
