@@ -129,3 +129,34 @@ async fn a_service_that_says_it_is_full_whatever_goes_costs_two_versions() {
     assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 2);
     watch.kill().await;
 }
+
+#[tokio::test]
+async fn one_version_that_cannot_be_deleted_does_not_keep_the_next_from_going() {
+    let (bed, seeded) = nearly_full().await;
+    let mut watch = bed.watch(QUICK).await;
+    bed.fault("DeleteRoutineCodeRevision:1-3:code(InternalError,try again,500)");
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    tidied(&bed).await;
+    watch.stop().await;
+    let left = bed.versions("hello");
+    assert!(left.contains(&seeded[0]) && !left.contains(&seeded[1]));
+    assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 4);
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_by_a_look_that_took_too_long() {
+    let (bed, seeded) = nearly_full().await;
+    let patient = ["--api-timeout", "8s", "--settle-margin", "300ms"];
+    let mut watch = bed.watch(&patient).await;
+    bed.fault("DescribeRoutine:*:delay(2200)");
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    // While the answer is on its way, a person publishes what would go.
+    bed.publish("hello", &seeded[0], "production");
+    let told = watch.until("warning").await;
+    let what = told["problem"]["what"].as_str().unwrap();
+    assert!(what.contains("too long"), "{told}");
+    assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 0);
+    watch.stop().await;
+}

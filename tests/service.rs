@@ -121,6 +121,17 @@ async fn c05_a_clock_that_is_twenty_minutes_off_costs_one_refused_request() {
 }
 
 #[tokio::test]
+async fn c05_a_clock_that_is_off_is_set_for_all_routines_at_once() {
+    let mut bed = Bed::new(&["a", "b", "c", "d"]).await;
+    // Those that were on their way when the first was refused.
+    bed.rules.stale = 3;
+    bed.world("clock=1200");
+    let ended = push(&bed).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert_eq!(ended.of("uploaded").len(), 4, "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn c05_a_clock_that_goes_wrong_while_it_runs_makes_no_second_version() {
     let mut bed = Bed::new(&["hello"]).await;
     // Nobody can know that it will.
@@ -199,9 +210,13 @@ async fn c13_a_key_that_may_not_delete_uploads_until_all_slots_are_taken_and_nam
     let told = watch.until("degraded").await;
     let help = told["problem"]["help"].as_str().unwrap();
     assert!(help.contains("dcdn:DeleteRoutineCodeRevision"), "{told}");
+    // What deletes nothing does not show that the key may.
+    bed.write("hello", "let a = ;");
+    assert_eq!(watch.end_of_edit().await["event"], "error");
     bed.write("hello", &code("hello", 2));
     let told = watch.until("retrying").await;
     assert_eq!(told["problem"]["class"], "slots", "{told}");
+    assert!(watch.seen().all(|event| event["event"] != "restored"));
     assert_eq!(bed.versions("hello").len(), 10);
     bed.emulator.clear_faults();
     bed.write("hello", &code("hello", 3));

@@ -10,6 +10,7 @@ use crate::config::{Routine, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
 use crate::revision::protocol::{Blocked, Content, Doubt, MAX_DELETES, Rules, Step, Why};
+use crate::revision::rotation::Refusal;
 use crate::routine::{Code, Digest, Revision};
 
 use super::{DeployError, Happened, Pass, Trouble, age_of};
@@ -204,8 +205,8 @@ impl Pass<'_> {
             self.session.knowledge.forget_listing();
             self.slow_looks += u32::from(self.asked > Moment::BOOT);
             if self.slow_looks >= MAX_SLOW_LOOKS {
-                let knowledge = &mut self.session.knowledge;
-                knowledge.no_deletes("the service takes too long to tell what is live".into());
+                let reason = "the service takes too long to tell what is live".to_owned();
+                return Err(Blocked::Refused(Refusal::Off(reason)).into());
             }
             return Ok(());
         }

@@ -420,6 +420,39 @@ fn a_service_that_goes_on_claiming_to_be_full_costs_two_versions_however_often_i
 }
 
 #[test]
+fn that_the_service_is_full_counts_only_where_room_was_made() {
+    let mut world = World::new(9, &[]);
+    let mut knowledge = Knowledge::default();
+    world.claims_full = true;
+    // Nothing could be deleted after any of these.
+    for _ in 0..5 {
+        knowledge.begin();
+        let _ = knowledge.listed(world.listing(), &rules(), world.now);
+        assert_eq!(store(&knowledge, &wanted("a"), world.now), Step::Upload);
+        world.upload(&mut knowledge, &wanted("a"));
+    }
+    let step = world.deploy(&mut knowledge, &wanted("a"));
+    assert_eq!(step, Step::Blocked(Blocked::Contradiction));
+    assert_eq!(world.deletes.len(), 2);
+}
+
+#[test]
+fn what_a_listing_lacks_that_was_not_read_whole_may_be_there() {
+    let mut world = World::new(1, &[]);
+    let mut knowledge = Knowledge::default();
+    world.deploy(&mut knowledge, &wanted("a"));
+    knowledge.deleted(Revision::new("100"), false, world.now);
+    let part = Listing {
+        revisions: Vec::new(),
+        environments: Environments::Unknown("it could not be read".into()),
+        whole: false,
+    };
+    assert_eq!(knowledge.listed(part, &rules(), world.now), []);
+    assert_eq!(knowledge.confirmed().count(), 1);
+    assert_eq!(knowledge.delete_tries(&Revision::new("100")), 1);
+}
+
+#[test]
 fn what_is_in_the_way_is_looked_at_again_before_it_is_said() {
     let mut world = World::new(10, &[0, 1, 2, 3, 4, 5, 6]);
     let mut knowledge = Knowledge::default();
