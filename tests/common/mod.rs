@@ -148,7 +148,8 @@ impl Bed {
         Some(command)
     }
 
-    fn furnish(&self, command: &mut Command) {
+    /// Lets a command run in the bed as er-dev does.
+    pub(crate) fn furnish(&self, command: &mut Command) {
         command
             .current_dir(self.dir.path())
             .env_clear()
