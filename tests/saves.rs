@@ -5,29 +5,14 @@
 mod common;
 
 use std::io::Write as _;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Bed, Watch, code, has};
-use tokio::process::Command;
+use common::disk::run;
+use common::{Bed, Watch, code, has, long};
 
 /// Saves per recipe. Each must come out as one upload of exactly what was saved.
-const SAVES: usize = 5;
-
-async fn run(program: &str, arguments: &[&str], dir: &Path) {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let status = tokio::time::timeout(common::LIMIT, command.status())
-        .await
-        .expect("the editor hangs")
-        .unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
+fn saves() -> usize {
+    if long() { 200 } else { 5 }
 }
 
 /// The next edit must be the upload of this text, made of one save.
@@ -50,7 +35,7 @@ async fn assert_nothing_else(bed: &Bed, watch: Watch, recipe: &str) {
         .iter()
         .filter(|record| record.op == "PostObject")
         .count();
-    assert_eq!(uploads, 1 + SAVES, "{recipe}");
+    assert_eq!(uploads, 1 + saves(), "{recipe}");
     let (exit, done) = watch.stop().await;
     assert_eq!((exit, &done["failed"]), (Some(0), &0.into()), "{recipe}");
 }
@@ -61,7 +46,7 @@ async fn save_with_vim(setting: &str) {
     }
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(&[]).await;
-    for save in 1..=SAVES {
+    for save in 1..=saves() {
         let text = code("hello", save);
         let change = format!("%s/hello \\d\\+/hello {save}/");
         let arguments = [
@@ -86,28 +71,28 @@ async fn save_with_vim(setting: &str) {
 }
 
 #[tokio::test]
-async fn a_save_of_vim_is_one_upload() {
+async fn a05_a_save_of_vim_is_one_upload() {
     save_with_vim("set backup writebackup backupcopy=auto").await;
 }
 
 #[tokio::test]
-async fn a_save_of_vim_that_copies_is_one_upload() {
+async fn a05_a_save_of_vim_that_copies_is_one_upload() {
     save_with_vim("set backup writebackup backupcopy=yes").await;
 }
 
 #[tokio::test]
-async fn a_save_of_vim_that_renames_is_one_upload() {
+async fn a05_a_save_of_vim_that_renames_is_one_upload() {
     save_with_vim("set backup writebackup backupcopy=no").await;
 }
 
 #[tokio::test]
-async fn a_save_of_sed_is_one_upload() {
+async fn a05_a_save_of_sed_is_one_upload() {
     if !has("sed") {
         return;
     }
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(&[]).await;
-    for save in 1..=SAVES {
+    for save in 1..=saves() {
         let change = format!("s/hello [0-9]*/hello {save}/");
         run("sed", &["-i", &change, "src/hello.js"], &bed.path("")).await;
         assert_one_upload(&bed, &mut watch, &code("hello", save), "sed").await;
@@ -116,10 +101,10 @@ async fn a_save_of_sed_is_one_upload() {
 }
 
 #[tokio::test]
-async fn a_file_renamed_over_the_entry_is_one_upload() {
+async fn a05_a_file_renamed_over_the_entry_is_one_upload() {
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(&[]).await;
-    for save in 1..=SAVES {
+    for save in 1..=saves() {
         let text = code("hello", save);
         // Beside the entry, and from outside its directory.
         let from = bed.path(if save % 2 == 0 {
@@ -135,10 +120,10 @@ async fn a_file_renamed_over_the_entry_is_one_upload() {
 }
 
 #[tokio::test]
-async fn a_safe_write_of_jetbrains_is_one_upload() {
+async fn a05_a_safe_write_of_jetbrains_is_one_upload() {
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(&[]).await;
-    for save in 1..=SAVES {
+    for save in 1..=saves() {
         let text = code("hello", save);
         let (new, old) = (
             bed.path("src/hello.js___jb_tmp___"),
@@ -154,12 +139,12 @@ async fn a_safe_write_of_jetbrains_is_one_upload() {
 }
 
 #[tokio::test]
-async fn a_writer_that_pauses_between_chunks_is_one_upload_of_the_whole() {
+async fn a07_a_writer_that_pauses_between_chunks_is_one_upload_of_the_whole() {
     let bed = Bed::new(&["hello"]).await;
     let mut watch = bed.watch(&[]).await;
     // Longer than the debounce, so that only the close tells that the file is whole. The pause is what is tested.
     let pause = Duration::from_millis(250);
-    for save in 1..=SAVES {
+    for save in 1..=saves() {
         let text = format!("{}// {}\n", code("hello", save), "x".repeat(200_000));
         let mut file = std::fs::File::create(bed.entry("hello")).unwrap();
         for chunk in text.as_bytes().chunks(70_000) {

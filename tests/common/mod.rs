@@ -7,6 +7,7 @@
     reason = "each test file uses the part of the bed that it needs"
 )]
 
+pub(crate) mod disk;
 pub(crate) mod net;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -200,8 +201,13 @@ impl Bed {
     }
 
     /// Starts a command that becomes an `er-dev watch`.
-    pub(crate) fn follow(mut command: Command) -> Watch {
-        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
+    pub(crate) fn follow(command: Command) -> Watch {
+        Self::follow_logging_to(command, Stdio::inherit())
+    }
+
+    /// The same with what it logs going somewhere else than to this process's standard error.
+    pub(crate) fn follow_logging_to(mut command: Command, log: impl Into<Stdio>) -> Watch {
+        let mut child = command.stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, lines) = unbounded_channel();
         // Read on, also while the test looks elsewhere, as a terminal or the journal would.
@@ -486,11 +492,7 @@ impl Watch {
     pub(crate) async fn end_of_edit(&mut self) -> Value {
         loop {
             let next = self.next().await;
-            let event = next["event"].as_str().unwrap();
-            if matches!(
-                event,
-                "uploaded" | "reused" | "unchanged" | "superseded" | "error" | "abandoned"
-            ) {
+            if ends_an_edit(&next) {
                 return next;
             }
         }
@@ -547,6 +549,19 @@ impl Watch {
             .expect("er-dev does not end");
         status.unwrap().code()
     }
+}
+
+fn ends_an_edit(event: &Value) -> bool {
+    let event = event["event"].as_str().unwrap();
+    let ends = [
+        "uploaded",
+        "reused",
+        "unchanged",
+        "superseded",
+        "error",
+        "abandoned",
+    ];
+    ends.contains(&event)
 }
 
 /// Every edit ends in exactly one way.

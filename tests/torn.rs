@@ -1,0 +1,159 @@
+//! Writers that take their time: what goes up is what they saved, whole, and once a save.
+//!
+//! The check of the syntax is off here, since it would refuse most torn files and hide that they were read. The pauses
+//! of the writers are what is tested.
+
+mod common;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use common::disk::{FENCE, off, write_slowly};
+use common::{Bed, code, each, long};
+
+/// A file of some size that ends in the number of its save.
+fn big(save: usize) -> String {
+    format!("// {}\n{}", "x".repeat(200_000), code("hello", save))
+}
+
+async fn unchecked(more: &str) -> Bed {
+    let routines = [
+        ("hello", "src/hello.js", "check = false"),
+        (FENCE, "src/fence.js", ""),
+    ];
+    let bed = Bed::laid_out(&routines, more).await;
+    bed.write("hello", &big(0));
+    bed.write(FENCE, &code(FENCE, 0));
+    bed
+}
+
+/// Saves in four pieces, each time after the upload of the save before, and nothing but these saves may go up.
+async fn saves_in_pieces(saves: usize, pause: Duration, quiet: &str) {
+    let bed = unchecked(&format!("[watch]\ndebounce = \"{quiet}\"\n")).await;
+    let mut watch = bed.watch(&[]).await;
+    for save in 1..=saves {
+        let (path, text) = (bed.entry("hello"), big(save));
+        off(move || write_slowly(&path, &text, 4, pause)).await;
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], "uploaded", "{pause:?}: {event}");
+        assert_eq!(event["saves"], 1, "{pause:?}: {event}");
+    }
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    let all: Vec<_> = (0..=saves).map(big).collect();
+    bed.assert_uploads("hello", &all, &format!("pauses of {pause:?}"));
+}
+
+#[tokio::test]
+async fn a06_a_fast_writer_is_one_upload_of_the_whole_however_short_the_quiet_time() {
+    let saves = if long() { 150 } else { 10 };
+    let pause = Duration::from_micros(300);
+    each(["10ms", "100ms", "10ms", "100ms"], move |quiet| {
+        saves_in_pieces(saves, pause, quiet)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_is_waited_for_until_it_closes_the_file() {
+    let (saves, beds) = if long() { (50, 8) } else { (2, 4) };
+    // 80 ms are less than the quiet time and 400 ms are more.
+    let speeds = (0..beds).map(|bed| if bed % 2 == 0 { 80 } else { 400 });
+    each(speeds, move |pause| {
+        saves_in_pieces(saves, Duration::from_millis(pause), "100ms")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a07_a_writer_slower_than_the_longest_wait_is_waited_for() {
+    // Each pause is longer than `max_wait`, and shorter than the second of rest that an open file has to have.
+    let bed = unchecked("[watch]\nmax_wait = \"200ms\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let (path, text) = (bed.entry("hello"), big(1));
+    off(move || write_slowly(&path, &text, 4, Duration::from_millis(500))).await;
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "a slow writer");
+}
+
+#[tokio::test]
+async fn a06_saves_one_after_the_other_without_a_pause_go_up_whole_and_the_last_one_does() {
+    let bed = unchecked("[watch]\ndebounce = \"10ms\"\nmax_wait = \"100ms\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let saves = if long() { 2_000 } else { 300 };
+    let path = bed.entry("hello");
+    off(move || {
+        for save in 1..=saves {
+            write_slowly(&path, &big(save), 4, Duration::from_micros(300));
+        }
+    })
+    .await;
+    bed.until_newest_is("hello", &big(saves)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    let known: Vec<_> = (0..=saves)
+        .map(|save| er_dev::routine::Digest::of(big(save).as_bytes()))
+        .collect();
+    let torn = bed.uploads("hello");
+    let torn = torn.iter().filter(|digest| !known.contains(digest));
+    assert_eq!(torn.count(), 0, "torn");
+}
+
+#[tokio::test]
+async fn a08_a_whole_file_that_stays_open_goes_up_after_the_longest_wait_and_that_is_said() {
+    let bed = Bed::fenced("").await;
+    let log = bed.path("log");
+    let mut watch = bed.watch_logged(&[], &log).await;
+    let begun = Instant::now();
+    let mut file = File::create(bed.entry("hello")).unwrap();
+    file.write_all(code("hello", 1).as_bytes()).unwrap();
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_secs(2), "{waited:?}");
+    assert!(waited <= Duration::from_secs(6), "{waited:?}");
+    // Its end changes nothing.
+    drop(file);
+    assert_eq!(
+        watch.end_of_edit_of("hello").await["event"],
+        "unchanged",
+        "the close"
+    );
+    let said = watch.seen().filter(|event| event["event"] == "warning");
+    let said: String = said.map(ToString::to_string).collect();
+    let logged = std::fs::read_to_string(&log).unwrap();
+    watch.stop().await;
+    assert!(
+        [said, logged]
+            .iter()
+            .any(|text| text.contains("hello.js") && text.contains("open for writing")),
+        "nothing was said"
+    );
+    let all = [0, 1].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "left open");
+}
+
+#[tokio::test]
+async fn a08_a_file_that_stays_open_and_does_not_parse_is_waited_for() {
+    let bed = Bed::fenced("[watch]\nmax_wait = \"300ms\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let text = code("hello", 1);
+    let (begin, rest) = text.split_at(text.len() / 2);
+    let mut file = File::create(bed.entry("hello")).unwrap();
+    file.write_all(begin.as_bytes()).unwrap();
+    // More than the longest wait and the second of rest together, and then some.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    file.write_all(rest.as_bytes()).unwrap();
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    // Half of another save, which its writer gives up, is refused in the end.
+    file.write_all(begin.as_bytes()).unwrap();
+    drop(file);
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "error", "{event}");
+    watch.stop().await;
+    bed.assert_uploads("hello", &[code("hello", 0), text], "left open");
+}
