@@ -33,6 +33,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The most tries of an edit by a command that runs once: some minutes of growing pauses.
 const TRIES_ONCE: u32 = 12;
 
+/// The pause before an entry is looked at again that had changed when it was to be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks.
 const BELIEVED: Duration = Duration::from_secs(300);
 
@@ -71,7 +74,7 @@ pub enum Ended {
         /// What the try says of the service as a whole.
         reach: Reach,
     },
-    /// The entry had changed again before it was read; the edit that tells of it is on its way.
+    /// The entry had changed again before it was read; the edit that tells of it is on its way, if it stays changed.
     Overtaken,
     /// It failed.
     Failed {
@@ -353,11 +356,18 @@ impl Schedule {
             }
             Ended::Overtaken => {
                 self.reached(&routine, Reach::Unasked, None, now, effects);
+                let attempt = self.queue.attempt(&routine);
                 let Some((edit, newer)) = self.queue.finish(&routine) else {
                     return;
                 };
                 self.synced.remove(&routine);
-                self.supersede(&edit, effects);
+                if newer.is_some() || self.mode == Mode::Once {
+                    self.supersede(&edit, effects);
+                } else {
+                    // The edit that tells of the change takes this one's place. Should the bytes be back before anybody
+                    // saw that they were others, none comes.
+                    self.queue.put_back(edit, now + LOOK_AGAIN, attempt);
+                }
                 newer
             }
             Ended::Failed {

@@ -372,11 +372,7 @@ fn a_slot_that_could_not_be_freed_is_freed_later_without_another_edit() {
 
 #[test]
 fn a_slot_is_still_to_be_freed_after_an_edit_that_came_to_nothing() {
-    let endings = [
-        ("a", None),
-        ("b", Some(failed(Again::Never))),
-        ("b", Some(Ended::Overtaken)),
-    ];
+    let endings = [("a", None), ("b", Some(failed(Again::Never)))];
     for (text, ended) in endings {
         let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
         stored_and_untidy(&mut schedule, now);
@@ -422,6 +418,29 @@ fn an_outage_that_began_with_freeing_a_slot_is_told_with_the_first_edit_it_holds
         matches!(told[..], [Effect::Tell(report::Event::Offline { .. })]),
         "{told:?}"
     );
+}
+
+#[test]
+fn an_entry_that_was_another_for_a_moment_only_goes_up_all_the_same() {
+    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    let hello = name("hello");
+    let first = edit("hello", "a", now);
+    schedule.handle(Event::Edited(first.clone()), now).clear();
+    let overtaken = Event::Ended(hello.clone(), Ended::Overtaken);
+    assert_eq!(schedule.handle(overtaken.clone(), now), []);
+    now += LOOK_AGAIN;
+    let again = schedule.handle(Event::Tick, now);
+    assert_eq!(again, [Effect::Run(Job::Deploy(first))]);
+    // Once more, and this time the edit that tells of it comes.
+    schedule.handle(overtaken, now).clear();
+    let newer = edit("hello", "b", now);
+    let effects = schedule.handle(Event::Edited(newer.clone()), now);
+    assert_eq!(effects.last(), Some(&Effect::Run(Job::Deploy(newer))));
+    schedule
+        .handle(Event::Ended(hello, stored("b")), now)
+        .clear();
+    let totals = schedule.totals();
+    assert_eq!((totals.uploaded, totals.superseded), (1, 1));
 }
 
 #[test]
