@@ -211,6 +211,27 @@ async fn d14_a_version_that_stays_although_its_deletion_is_confirmed_ends_in_a_s
 }
 
 #[tokio::test]
+async fn d14_a_version_that_is_gone_and_listed_all_the_same_costs_no_other_one() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.world("delete_works=no");
+    bed.seed("hello", 10);
+    // Once it was saved and deleted, its code cannot be read any more.
+    bed.fault("DescribeRoutineCodeRevision:2-99:code(EdgeRoutine.GeneralError,the revision does not exist,400)");
+    let mut watch = bed.watch_from_start(&["--settle-margin", "300ms"]);
+    let told = loop {
+        let told = watch.until("retrying").await;
+        if told["problem"]["class"] == "service" {
+            break told;
+        }
+    };
+    let what = told["problem"]["what"].as_str().unwrap();
+    assert!(what.contains("still lists it"), "{what}");
+    assert_eq!(bed.asked("DeleteRoutineCodeRevision"), 1);
+    assert!(watch.seen().all(|event| event["event"] != "warning"));
+    watch.kill().await;
+}
+
+#[tokio::test]
 async fn d15_a_version_that_somebody_else_deleted_first_is_gone_and_that_is_all() {
     for answer in ["error", "ok"] {
         let bed = Bed::new(&["hello"]).await;

@@ -2,19 +2,9 @@
 
 mod common;
 
-use common::{Bed, Ended, code, name};
+use common::{Bed, Ended, QUICK, code, name};
 use er_dev::emulator::history::busiest_second;
 use er_dev::emulator::world::World;
-
-/// Short time-outs and a short wait for what may be late to show.
-const QUICK: &[&str] = &[
-    "--api-timeout",
-    "1s",
-    "--post-timeout",
-    "1s",
-    "--settle-margin",
-    "300ms",
-];
 
 async fn push(bed: &Bed) -> Ended {
     push_for(bed, "20s").await

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bed, code, name, resident};
+use common::{Bed, QUICK, code, name, resident};
 
 /// How long the run lasts: an hour if a long run was asked for.
 fn length() -> Duration {
@@ -15,16 +15,7 @@ fn length() -> Duration {
 async fn d16_hours_of_edits_and_faults_cost_no_memory_and_no_edit() {
     let routines = ["one", "two", "three"];
     let bed = Bed::new(&routines).await;
-    let mut watch = bed
-        .watch(&[
-            "--api-timeout",
-            "1s",
-            "--post-timeout",
-            "1s",
-            "--settle-margin",
-            "300ms",
-        ])
-        .await;
+    let mut watch = bed.watch(QUICK).await;
     for fault in [
         "*:1%:drop_after",
         "*:1%:drop_before",

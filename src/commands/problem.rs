@@ -176,3 +176,23 @@ pub(super) fn reach(error: &DeployError) -> Reach {
         _ => Reach::Answered,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_says_of_one_version_says_that_the_service_is_there() {
+        let odd = |operation, request_id: Option<&str>| {
+            let what = "the answer holds no code";
+            let mut error = CloudError::unusable(CloudClass::Ambiguous, operation, what);
+            error.request_id = request_id.map(String::from);
+            reach(&DeployError::Cloud(error))
+        };
+        for operation in ["DescribeRoutine", "DescribeRoutineCodeRevision"] {
+            assert_eq!(odd(operation, Some("R1")), Reach::Answered);
+            // A page of something in between has no name for the request.
+            assert_eq!(odd(operation, None), Reach::Silent);
+        }
+    }
+}
