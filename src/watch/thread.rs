@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::debounce::{BRIEF, Debounce, Due, Gate, Hint, UNSEEN_QUIET};
+use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared, Watches};
 use super::snapshot::{self, Plan, Seen, StatKey};
 use crate::routine::Edit;
@@ -35,6 +35,10 @@ const MIN_LOOK: Duration = Duration::from_millis(10);
 
 /// The longest pause between two looks at entries.
 const MAX_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// How long a file has to have been empty before that is believed. A busy file system may take more than half a second to
+/// empty a file for its writer, and tells of it only afterwards; and nothing is lost by waiting, for no empty file goes up.
+const EMPTY_QUIET: Duration = Duration::from_secs(2);
 
 /// How often the receiver of edits is tried again while its channel is full. Hints gather meanwhile.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -372,13 +376,15 @@ impl Lookout {
         }
         let seen = snapshot::read(target);
         let key = seen.map_or_else(|| snapshot::look(target), |seen| seen.key);
-        // Emptying a file can take the system long, and nothing is lost by waiting: no empty file goes up.
         let needed = match key {
-            Some(key) if key.is_empty() => UNSEEN_QUIET,
+            Some(key) if key.is_empty() => EMPTY_QUIET,
             _ => self.brief,
         };
-        if key != known.noted || known.noted_at.elapsed() < needed {
+        if key != known.noted {
             known.note(key);
+            return None;
+        }
+        if known.noted_at.elapsed() < needed {
             return None;
         }
         if writing && source::read(target).is_err() {
