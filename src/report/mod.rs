@@ -222,6 +222,18 @@ pub enum Event {
         /// Edits that waited for it.
         waiting: usize,
     },
+    /// The place of a routine's entry is gone or is another one. Nothing is taken from there until it is back.
+    Halted {
+        /// The routine.
+        routine: RoutineName,
+        /// What became of the place.
+        problem: Problem,
+    },
+    /// The place of a routine's entry is back.
+    Resumed {
+        /// The routine.
+        routine: RoutineName,
+    },
     /// Somebody else made a version.
     Foreign {
         /// The routine.
@@ -435,6 +447,8 @@ impl Event {
             | Self::Throttled { routine, .. }
             | Self::Rotated { routine, .. }
             | Self::Created { routine }
+            | Self::Halted { routine, .. }
+            | Self::Resumed { routine }
             | Self::Foreign { routine, .. }
             | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),

@@ -75,6 +75,8 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Planned { .. } => ("Planned", NEWS),
         Event::Offline { .. } => ("Offline", CARE),
         Event::Online { .. } => ("Online", GOOD),
+        Event::Halted { .. } => ("Halted", CARE),
+        Event::Resumed { .. } => ("Resumed", GOOD),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Degraded { .. } => ("Degraded", CARE),
         Event::Restored { .. } => ("Restored", GOOD),
@@ -187,7 +189,9 @@ fn details(event: &Event) -> String {
         Event::Failed { problem, .. }
         | Event::Warning { problem, .. }
         | Event::Degraded { problem }
+        | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
+        Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
         Event::Foreign {
             revision, age, by, ..
         } => {
@@ -244,6 +248,7 @@ fn has_problem(event: &Event) -> bool {
             | Event::Retrying { .. }
             | Event::Offline { .. }
             | Event::Degraded { .. }
+            | Event::Halted { .. }
             | Event::Critical { .. }
             | Event::Warning { .. }
     )
@@ -292,6 +297,7 @@ impl Page {
             Event::Retrying { problem, .. }
             | Event::Offline { problem, .. }
             | Event::Degraded { problem }
+            | Event::Halted { problem, .. }
             | Event::Critical { problem, .. }
             | Event::Warning { problem, .. } => {
                 return self.problem(problem, "");
