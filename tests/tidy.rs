@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "report/class.rs",
     "report/frame.rs",
     "report/json.rs",
+    "report/standing.rs",
     "report/table.rs",
     "report/text.rs",
     "report/words.rs",

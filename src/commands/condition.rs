@@ -10,7 +10,7 @@ use crate::cloud::gate::State;
 use crate::cloud::time::Offset;
 use crate::config::Limits;
 use crate::report::class::Class;
-use crate::report::{Event, Problem};
+use crate::report::{Event, Problem, Safety};
 use crate::revision::deploy::{Session, Trouble};
 
 use crate::routine::RoutineName;
@@ -75,17 +75,28 @@ impl Told {
         if let Some(trouble) = trouble.filter(|_| changes.contains(&Some(true))) {
             let what = format!("{trouble}; uploads go on, nothing is deleted");
             events.push(match trouble {
-                Trouble::State(_) | Trouble::Vault(_) => degraded(what, MAKE_ROOM, Class::State),
-                Trouble::Permission(error) => degraded(what, &error.help(), Class::Credentials),
+                Trouble::State(_) | Trouble::Vault(_) => {
+                    degraded(Safety::State, what, MAKE_ROOM, Class::State)
+                }
+                Trouble::Permission(error) => {
+                    degraded(Safety::Permission, what, &error.help(), Class::Credentials)
+                }
             });
         }
         let over = [
-            "what was deleted can be kept again, and versions rotate as usual",
-            "the key may delete again, and versions rotate as usual",
+            (
+                Safety::State,
+                "what was deleted can be kept again, and versions rotate as usual",
+            ),
+            (
+                Safety::Permission,
+                "the key may delete again, and versions rotate as usual",
+            ),
         ];
-        for (change, what) in changes.into_iter().zip(over) {
+        for (change, (safety, what)) in changes.into_iter().zip(over) {
             if change == Some(false) {
-                events.push(Event::Restored { what: what.into() });
+                let what = what.into();
+                events.push(Event::Restored { safety, what });
             }
         }
         events
@@ -96,6 +107,7 @@ impl Told {
             (Some(reason), false) => {
                 self.alone = true;
                 Some(degraded(
+                    Safety::Budget,
                     format!(
                         "the budget of requests cannot be shared: {reason}; at most 5 requests a second are made, one at a time"
                     ),
@@ -106,6 +118,7 @@ impl Told {
             (None, true) => {
                 self.alone = false;
                 Some(Event::Restored {
+                    safety: Safety::Budget,
                     what: format!(
                         "the budget of requests is shared again: {}/s",
                         limits.requests_per_second
@@ -138,6 +151,7 @@ impl Told {
         self.clock = offset.by;
         if offset.by.is_zero() {
             return Some(Event::Restored {
+                safety: Safety::Clock,
                 what: "this machine's clock was set, and requests are signed with its time".into(),
             });
         }
@@ -146,6 +160,7 @@ impl Told {
             if offset.behind { "behind" } else { "ahead of" },
         );
         Some(degraded(
+            Safety::Clock,
             format!(
                 "this machine's clock is {seconds} s {side} the service's; requests are signed with the service's time"
             ),
@@ -170,8 +185,9 @@ fn change(
     last.then_some(false)
 }
 
-fn degraded(what: String, help: &str, class: Class) -> Event {
+fn degraded(safety: Safety, what: String, help: &str, class: Class) -> Event {
     Event::Degraded {
+        safety,
         problem: Problem {
             what,
             help: help.into(),

@@ -39,10 +39,15 @@ pub(super) fn of_source(error: &SourceError, shown: &str) -> Problem {
         }
         other => (other.to_string(), None),
     };
+    let class = match error {
+        SourceError::Missing { .. } => Class::Absent,
+        SourceError::Empty { .. } => Class::Empty,
+        _ => Class::Source,
+    };
     Problem {
         what,
         help: fragment(&error.help()),
-        class: Class::Source,
+        class,
         operation: None,
         request_id: None,
         frame,

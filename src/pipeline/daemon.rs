@@ -13,7 +13,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::report::class::Class;
-use crate::report::{self, Problem, Report, Totals};
+use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, RoutineName, Sighting};
 
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
@@ -260,7 +260,10 @@ fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Eve
             *rotated += u64::from(matches!(event, report::Event::Rotated { .. }));
             None
         }
-        Telling::Landed(routine, landed) => Some(Event::Landed(routine, landed)),
+        Telling::Landed(routine, landed) => {
+            report.holds(&routine, &landed.revision, landed.digest);
+            Some(Event::Landed(routine, landed))
+        }
     }
 }
 
@@ -285,9 +288,13 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
         }),
         Sighting::Resumed(routine) => Some(report::Event::Resumed { routine }),
         Sighting::Polling { what, help } => Some(report::Event::Degraded {
+            safety: Safety::Events,
             problem: problem(what, help, Class::Watch),
         }),
-        Sighting::Events(what) => Some(report::Event::Restored { what }),
+        Sighting::Events(what) => Some(report::Event::Restored {
+            safety: Safety::Events,
+            what,
+        }),
         Sighting::Edit(_) | Sighting::Synced(_) => None,
     }
 }

@@ -9,6 +9,10 @@ use serde::{Serialize, Serializer};
 pub enum Class {
     /// The file cannot go up as it is.
     Source,
+    /// The file is not there. Its word is that of any other file that cannot go up.
+    Absent,
+    /// The file has no bytes. Its word is that of any other file that cannot go up.
+    Empty,
     /// File events cannot be had, or not of everything.
     Watch,
     /// The service could not be reached.
@@ -40,7 +44,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Every class, in the order README lists them.
+    /// A class for every word, in the order README lists them.
     pub const ALL: [Self; 15] = [
         Self::Source,
         Self::Watch,
@@ -62,7 +66,7 @@ impl Class {
     /// The class in one word.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Source => "source",
+            Self::Source | Self::Absent | Self::Empty => "source",
             Self::Watch => "watch",
             Self::Network => "network",
             Self::InDoubt => "in-doubt",
@@ -83,7 +87,7 @@ impl Class {
     /// The exit code of a command that ends with it.
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::Source => 65,
+            Self::Source | Self::Absent | Self::Empty => 65,
             Self::Network | Self::InDoubt => 69,
             Self::Throttled | Self::Locked => 75,
             Self::Credentials => 77,

@@ -26,8 +26,8 @@
 //! | `halted` | `routine`, `problem` |
 //! | `resumed` | `routine` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
-//! | `degraded` | `problem` |
-//! | `restored` | `what` |
+//! | `degraded` | `safety` (`state`, `permission`, `budget`, `clock` or `events`), `problem` |
+//! | `restored` | `safety`, `what` |
 //! | `critical` | `routine`, `problem` |
 //! | `warning` | `routine`, `problem` |
 //! | `stopping` | `running` uploads, `drain_ms` |

@@ -9,6 +9,7 @@
 pub mod class;
 pub mod frame;
 pub mod json;
+pub mod standing;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use crate::routine::{Digest, Revision, RoutineName};
 
 use class::Class;
+use standing::Standing;
 
 /// Something worth a line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -253,11 +255,15 @@ pub enum Event {
     },
     /// Work goes on with less safety than usual.
     Degraded {
+        /// What it has to do without.
+        safety: Safety,
         /// Why, and what is left out.
         problem: Problem,
     },
     /// The usual safety is back.
     Restored {
+        /// What it has again.
+        safety: Safety,
         /// What works again.
         #[serde(serialize_with = "json::text")]
         what: String,
@@ -287,6 +293,22 @@ pub enum Event {
     },
     /// The accounting at the end.
     Done(Totals),
+}
+
+/// What work can do without for a while, with less safety.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Safety {
+    /// Keeping what is deleted, and what is in doubt, in the state directory.
+    State,
+    /// The permission to delete.
+    Permission,
+    /// A budget of requests that is shared with other processes.
+    Budget,
+    /// A clock that agrees with the service's.
+    Clock,
+    /// Events of the file system.
+    Events,
 }
 
 /// What happened, why, and what to do about it.
@@ -411,6 +433,7 @@ pub struct Report {
     zone: TimeZone,
     out: Box<dyn Write + Send>,
     outlet: Outlet,
+    standing: Standing,
 }
 
 enum Outlet {
@@ -482,12 +505,14 @@ impl Report {
             zone,
             out,
             outlet: Outlet::Open,
+            standing: Standing::default(),
         }
     }
 
     /// Writes one event and flushes it. After the reader has closed the pipe it does nothing.
     pub fn tell(&mut self, event: &Event) {
         let now = Timestamp::now();
+        self.standing.see(event, now);
         let lines = match self.format {
             Format::Text => text::render(event, &now.to_zoned(self.zone.clone()), self.look),
             Format::Json => json::render(event, now),
@@ -510,6 +535,16 @@ impl Report {
             }
             Err(_) => {}
         }
+    }
+
+    /// How everything stands by what was told so far.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Takes note of what a version holds that an event named without that. Nothing is written.
+    pub fn holds(&mut self, routine: &RoutineName, revision: &Revision, sha256: Digest) {
+        self.standing.holds(routine, revision, sha256);
     }
 
     /// What text written by [`Report::print`] may use.

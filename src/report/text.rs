@@ -131,7 +131,7 @@ fn object(event: &Event) -> String {
                 span(*lasted)
             )
         }
-        Event::Restored { what } => escape(what),
+        Event::Restored { what, .. } => escape(what),
         other => other.routine().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -188,7 +188,7 @@ fn details(event: &Event) -> String {
         }
         Event::Failed { problem, .. }
         | Event::Warning { problem, .. }
-        | Event::Degraded { problem }
+        | Event::Degraded { problem, .. }
         | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
         Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
@@ -296,7 +296,7 @@ impl Page {
             }
             Event::Retrying { problem, .. }
             | Event::Offline { problem, .. }
-            | Event::Degraded { problem }
+            | Event::Degraded { problem, .. }
             | Event::Halted { problem, .. }
             | Event::Critical { problem, .. }
             | Event::Warning { problem, .. } => {

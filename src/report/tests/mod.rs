@@ -3,6 +3,7 @@
 mod lines;
 mod objects;
 mod outlet;
+mod standing;
 
 use proptest::prelude::{Strategy, any, prop};
 

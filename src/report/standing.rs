@@ -1,0 +1,426 @@
+//! How things stand, by what was told: the state of each routine, and of the service as a whole. Pure.
+//!
+//! Every event that people see as a line is seen here as well, so that `er-dev status` cannot say anything else than
+//! the lines said. Whether an edit waits or runs is not told but known to the queue; whoever asks hands that in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
+
+use super::class::Class;
+use super::words::{clip, escape};
+use super::{Event, Problem, Safety};
+use crate::routine::{Digest, Revision, RoutineName};
+
+/// The longest pause of a back-off. What waits longer waits for somebody to change something.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How a routine stands, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its last edit is on the service.
+    Ok,
+    /// An edit waits for its turn or is being uploaded.
+    Pending,
+    /// An edit waits for its next try.
+    Backoff,
+    /// An edit waits until the service can be reached.
+    Offline,
+    /// An edit waits for a key that works, or for a permission.
+    Auth,
+    /// An edit did not go up, and somebody has to change something on the service first.
+    Blocked,
+    /// The place of the entry is gone or is another one.
+    Halted,
+    /// The entry is not there.
+    Missing,
+    /// The entry has no bytes.
+    Empty,
+    /// The entry cannot go up as it is.
+    Refused,
+    /// Something on the service has to be looked at now.
+    Critical,
+}
+
+impl State {
+    /// The state as text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Pending => "pending",
+            Self::Backoff => "backoff",
+            Self::Offline => "offline",
+            Self::Auth => "auth",
+            Self::Blocked => "blocked",
+            Self::Halted => "halted",
+            Self::Missing => "missing",
+            Self::Empty => "empty",
+            Self::Refused => "refused",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_well(self) -> bool {
+        matches!(self, Self::Ok | Self::Pending)
+    }
+
+    /// Whether an edit will go up without anybody's help, or at least is tried again for that.
+    pub fn is_under_way(self) -> bool {
+        matches!(
+            self,
+            Self::Pending | Self::Backoff | Self::Offline | Self::Auth
+        )
+    }
+}
+
+/// What the queue holds of a routine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// Edits that wait or run.
+    pub edits: usize,
+    /// What is going on.
+    pub stage: Stage,
+}
+
+/// What is going on with a routine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing.
+    Idle,
+    /// An edit is on the service, and room is being made behind it.
+    Trimming,
+    /// An edit is on its way, or will be as soon as there is room for it.
+    Running,
+    /// An edit waits for a moment to come.
+    Later,
+}
+
+/// Why something is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// What happened, with its place in the source where there is one.
+    pub what: String,
+    /// What to do; empty where nothing can be done.
+    pub help: String,
+    /// The class of the problem, in one word.
+    pub class: String,
+}
+
+/// The version that holds the last edit that ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// Which version.
+    pub revision: Revision,
+    /// The digest of its code, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+    /// When the edit ended.
+    pub at: Timestamp,
+}
+
+/// How one routine stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routine {
+    /// Its name.
+    pub routine: String,
+    /// The word for it.
+    pub state: State,
+    /// Why, unless all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Edits that wait or run.
+    pub pending: usize,
+    /// The last edit that ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Success>,
+    /// Versions it held when that was last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
+    /// Versions it may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<usize>,
+}
+
+/// Something that is not as usual for all routines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// What.
+    pub condition: Unusual,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What can be unusual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unusual {
+    /// The service cannot be reached.
+    Offline,
+    /// The service refuses the key.
+    Auth,
+    /// Work goes on with less safety.
+    Degraded,
+}
+
+/// How everything stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// What holds for all routines.
+    pub conditions: Vec<Condition>,
+    /// Each routine.
+    pub routines: Vec<Routine>,
+}
+
+/// What has been told so far, as far as it still holds.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    routines: BTreeMap<RoutineName, Known>,
+    outage: Option<Condition>,
+    degraded: BTreeMap<Safety, Condition>,
+}
+
+/// What is known of one routine. The four are independent: each has its own way in and out.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    slots: Option<(usize, usize)>,
+    last: Option<Success>,
+    /// What the last edit met, if it has not ended well.
+    trouble: Option<(State, Reason)>,
+    /// What became of the entry's place, while it is not what it was.
+    halted: Option<Reason>,
+    /// What somebody has to look at. Nothing tells that it was seen to, so it stands until the end of the program.
+    critical: Option<Reason>,
+}
+
+impl Standing {
+    /// Takes note of an event.
+    pub fn see(&mut self, event: &Event, now: Timestamp) {
+        let now = now.round(Unit::Millisecond).unwrap_or(now);
+        match event {
+            Event::Offline { problem, .. } => {
+                let condition = match problem.class {
+                    Class::Credentials => Unusual::Auth,
+                    _ => Unusual::Offline,
+                };
+                let since = self.outage.as_ref().map_or(now, |outage| outage.since);
+                self.outage = Some(Condition {
+                    condition,
+                    since,
+                    reason: Reason::of(problem),
+                });
+            }
+            Event::Online { .. } => self.outage = None,
+            Event::Degraded { safety, problem } => {
+                let condition = Condition {
+                    condition: Unusual::Degraded,
+                    since: now,
+                    reason: Reason::of(problem),
+                };
+                self.degraded.insert(*safety, condition);
+            }
+            Event::Restored { safety, .. } => {
+                self.degraded.remove(safety);
+            }
+            other => {
+                if let Some(routine) = other.routine() {
+                    let known = self.routines.entry(routine.clone()).or_default();
+                    known.see(other, now);
+                }
+            }
+        }
+    }
+
+    /// Takes note of what a version holds that an event named without that.
+    pub fn holds(&mut self, routine: &RoutineName, revision: &Revision, sha256: Digest) {
+        let last = self.routines.get_mut(routine);
+        let last = last.and_then(|known| known.last.as_mut());
+        if let Some(last) = last.filter(|last| last.revision == *revision) {
+            last.sha256 = Some(sha256);
+        }
+    }
+
+    /// Whether an edit of a routine is under way, or room is still being made behind one, so that waiting makes sense.
+    pub fn is_under_way(&self, routine: &RoutineName, queued: Queued) -> bool {
+        let edit = self.edit(self.routines.get(routine), queued).0;
+        queued.stage == Stage::Trimming || edit.is_under_way()
+    }
+
+    /// How these routines stand, with what the queue holds of each.
+    pub fn overview<'a>(
+        &self,
+        routines: impl IntoIterator<Item = (&'a RoutineName, Queued)>,
+    ) -> Overview {
+        let conditions = self.outage.iter().chain(self.degraded.values());
+        let routines = routines.into_iter().map(|(name, queued)| {
+            let known = self.routines.get(name);
+            let (state, reason) = self.state(known, queued);
+            let slots = known.and_then(|known| known.slots);
+            Routine {
+                routine: name.to_string(),
+                state,
+                reason: reason.cloned(),
+                pending: queued.edits,
+                last: known.and_then(|known| known.last.clone()),
+                slots: slots.map(|(used, _)| used),
+                cap: slots.map(|(_, cap)| cap),
+            }
+        });
+        Overview {
+            conditions: conditions.cloned().collect(),
+            routines: routines.collect(),
+        }
+    }
+
+    /// The state of a routine: what somebody has to look at comes before how its last edit fares.
+    fn state<'a>(
+        &'a self,
+        known: Option<&'a Known>,
+        queued: Queued,
+    ) -> (State, Option<&'a Reason>) {
+        let critical = known.and_then(|known| known.critical.as_ref());
+        let halted = known.and_then(|known| known.halted.as_ref());
+        match (critical, halted) {
+            (Some(reason), _) => (State::Critical, Some(reason)),
+            (None, Some(reason)) => (State::Halted, Some(reason)),
+            (None, None) => self.edit(known, queued),
+        }
+    }
+
+    /// How the last edit of a routine fares.
+    fn edit<'a>(&'a self, known: Option<&'a Known>, queued: Queued) -> (State, Option<&'a Reason>) {
+        let trouble = known.and_then(|known| known.trouble.as_ref());
+        let outage = self.outage.as_ref().filter(|_| queued.edits > 0);
+        match (outage, trouble, queued.stage) {
+            (Some(outage), ..) => (outage.condition.state(), Some(&outage.reason)),
+            (None, Some((_, reason)), Stage::Running) => (State::Pending, Some(reason)),
+            (None, None, Stage::Running | Stage::Later) => (State::Pending, None),
+            (None, Some((state, reason)), _) => (*state, Some(reason)),
+            (None, None, Stage::Idle | Stage::Trimming) => (State::Ok, None),
+        }
+    }
+}
+
+impl Known {
+    fn see(&mut self, event: &Event, now: Timestamp) {
+        match event {
+            Event::Slots { used, cap, .. } => self.slots = Some((*used, *cap)),
+            Event::Uploaded {
+                revision,
+                sha256,
+                slots,
+                cap,
+                ..
+            } => {
+                self.slots = Some((*slots, *cap));
+                self.succeeded(revision, Some(*sha256), now);
+            }
+            Event::Reused {
+                revision, sha256, ..
+            } => self.succeeded(revision, Some(*sha256), now),
+            Event::Unchanged { revision, .. } => {
+                let last = self.last.as_ref();
+                let last = last.filter(|last| last.revision == *revision);
+                let sha256 = last.and_then(|last| last.sha256);
+                self.succeeded(revision, sha256, now);
+            }
+            Event::Planned { saves: Some(_), .. } => self.trouble = None,
+            Event::Failed { problem, .. } => self.meets(after_failure(problem.class), problem),
+            Event::Retrying { after, problem, .. } => {
+                self.meets(while_retrying(problem.class, *after), problem);
+            }
+            Event::Throttled { operation, .. } => {
+                let reason = Reason {
+                    what: format!("the service asks for fewer requests ({operation})"),
+                    help: String::new(),
+                    class: Class::Throttled.word().into(),
+                };
+                self.trouble = Some((State::Backoff, reason));
+            }
+            Event::Rotated { .. } => {
+                if let Some((used, _)) = &mut self.slots {
+                    *used = used.saturating_sub(1);
+                }
+            }
+            Event::Halted { problem, .. } => self.halted = Some(Reason::of(problem)),
+            Event::Resumed { .. } => self.halted = None,
+            Event::Critical { problem, .. } => self.critical = Some(Reason::of(problem)),
+            _ => {}
+        }
+    }
+
+    fn succeeded(&mut self, revision: &Revision, sha256: Option<Digest>, at: Timestamp) {
+        self.trouble = None;
+        self.last = Some(Success {
+            revision: revision.clone(),
+            sha256,
+            at,
+        });
+    }
+
+    fn meets(&mut self, state: State, problem: &Problem) {
+        self.trouble = Some((state, Reason::of(problem)));
+    }
+}
+
+impl Reason {
+    /// What happened and its class, in one line that is safe to show.
+    pub fn words(&self) -> String {
+        format!("{} [{}]", escape(&self.what), escape(&self.class))
+    }
+
+    fn of(problem: &Problem) -> Self {
+        let place = problem.frame.as_ref();
+        let place = place.map(|at| format!("{}:{}:{} ", at.file, at.line, at.column));
+        Self {
+            what: clip(&format!("{}{}", place.unwrap_or_default(), problem.what)),
+            help: clip(&problem.help),
+            class: problem.class.word().into(),
+        }
+    }
+}
+
+impl Unusual {
+    /// The condition as text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Auth => "auth",
+            Self::Degraded => "degraded",
+        }
+    }
+
+    /// The state of a routine with an edit that waits for this to end.
+    fn state(self) -> State {
+        match self {
+            Self::Auth => State::Auth,
+            Self::Offline | Self::Degraded => State::Offline,
+        }
+    }
+}
+
+/// The state after an edit that is not tried again until the file changes.
+fn after_failure(class: Class) -> State {
+    match class {
+        Class::Absent => State::Missing,
+        Class::Empty => State::Empty,
+        Class::Source => State::Refused,
+        Class::Credentials => State::Auth,
+        _ => State::Blocked,
+    }
+}
+
+/// The state while an edit waits for its next try.
+fn while_retrying(class: Class, after: Duration) -> State {
+    match class {
+        Class::Credentials => State::Auth,
+        Class::Slots | Class::Missing => State::Blocked,
+        Class::Service | Class::Clock if after > LONGEST_BACKOFF => State::Blocked,
+        _ => State::Backoff,
+    }
+}
