@@ -5,6 +5,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::cli::{self, Common};
+use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Until, Work};
 use crate::report::Report;
 
@@ -43,6 +44,7 @@ pub(super) async fn run(
         sessions,
         first,
         sightings,
+        asked: Asked::nobody(),
         until,
         drain: context.config.daemon.drain,
     };

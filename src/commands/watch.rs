@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{self, Common};
 use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Finished, Until, Work};
 use crate::report::class::Class;
 use crate::report::{Event, Report, Totals};
@@ -88,6 +89,7 @@ pub(super) async fn run(
         sessions,
         first,
         sightings,
+        asked: Asked::nobody(),
         until,
         drain,
     };

@@ -13,9 +13,11 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::report::class::Class;
+use crate::report::question::Question;
 use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, RoutineName, Sighting};
 
+use super::asked::{Answers, Asked};
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
@@ -51,6 +53,8 @@ pub struct Work<S> {
     pub first: Vec<Edit>,
     /// What the watcher has to say later.
     pub sightings: mpsc::Receiver<Sighting>,
+    /// Who asks how it goes.
+    pub asked: Asked,
     /// When the loop ends.
     pub until: Until,
     /// How long a stop waits for running deploys.
@@ -96,6 +100,7 @@ where
         sessions,
         first,
         mut sightings,
+        asked: Asked { questions, sync },
         until,
         drain,
     } = work;
@@ -108,6 +113,8 @@ where
         Until::Stopped => None,
         Until::Idle { give_up } => give_up,
     };
+    let mut answers = Answers::new(sessions.keys().cloned().collect(), sync);
+    let mut questions = Some(questions);
     let (tell, mut tellings) = mpsc::channel(TELLINGS);
     let mut running = Running {
         sessions,
@@ -126,6 +133,7 @@ where
         running.apply(schedule.handle(Event::Edited(edit), now()), report);
     }
     loop {
+        answers.answer(&schedule, report, now());
         let done = if stopping {
             schedule.running() == 0
         } else {
@@ -142,6 +150,7 @@ where
             }
             () = &mut stop, if !stopping => {
                 stopping = true;
+                answers.stop();
                 deadline = Some(Instant::now() + drain);
                 if schedule.running() > 0 {
                     report.tell(&report::Event::Stopping { running: schedule.running(), drain });
@@ -164,6 +173,10 @@ where
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => Event::Edited(edit),
+                Some(Sighting::Synced(number)) => {
+                    answers.synced(number, &schedule, report, now());
+                    continue;
+                }
                 Some(sighting) => {
                     if let Some(event) = seen(sighting) {
                         report.tell(&event);
@@ -173,6 +186,11 @@ where
                 None => return Err(DaemonError::WatcherEnded),
             },
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
+            // The last one, so that nobody keeps the loop from its work by asking.
+            question = next_question(&mut questions) => {
+                answers.hear(question, &schedule, report, now());
+                continue;
+            }
         };
         running.apply(schedule.handle(event, now()), report);
     }
@@ -304,6 +322,17 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
+/// The next question. When nobody is left to ask one, it never comes.
+async fn next_question(questions: &mut Option<mpsc::Receiver<Question>>) -> Question {
+    while let Some(open) = questions {
+        match open.recv().await {
+            Some(question) => return question,
+            None => *questions = None,
+        }
+    }
+    std::future::pending().await
+}
+
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -394,6 +423,7 @@ mod tests {
                 sessions,
                 first: Vec::new(),
                 sightings,
+                asked: Asked::nobody(),
                 until,
                 drain: Duration::from_secs(10),
             },

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::report::standing::{Queued, Stage};
 use crate::routine::{Edit, RoutineName};
 
 /// The routines that are out of date.
@@ -221,6 +222,27 @@ impl Queue {
             Slot::Running { newer, .. } | Slot::Tidying { newer } => newer.is_some(),
         };
         self.slots.values().filter(waits).count()
+    }
+
+    /// What there is of a routine.
+    pub fn queued(&self, routine: &RoutineName, now: Instant) -> Queued {
+        let behind = |newer: &Option<Edit>| usize::from(newer.is_some());
+        let (edits, stage) = match self.slots.get(routine) {
+            None => (0, Stage::Idle),
+            Some(Slot::Waiting { not_before, .. }) if *not_before > now => (1, Stage::Later),
+            Some(Slot::Waiting { .. }) => (1, Stage::Running),
+            Some(Slot::Tidying { newer: None }) => (0, Stage::Idle),
+            Some(Slot::Tidying { newer: Some(_) }) => (1, Stage::Running),
+            Some(Slot::Running {
+                newer: None,
+                landed: true,
+                ..
+            }) => (0, Stage::Trimming),
+            Some(Slot::Running { newer, landed, .. }) => {
+                (usize::from(!landed) + behind(newer), Stage::Running)
+            }
+        };
+        Queued { edits, stage }
     }
 
     /// Whether no edit waits and nothing runs.

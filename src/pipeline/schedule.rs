@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::report::class::Class;
+use crate::report::standing::Queued;
 use crate::report::{self, Problem, Totals};
 use crate::routine::{Digest, Edit, Revision, RoutineName};
 
@@ -255,6 +256,11 @@ impl Schedule {
     /// Deploys that run.
     pub fn running(&self) -> usize {
         self.queue.running()
+    }
+
+    /// What there is of a routine.
+    pub fn queued(&self, routine: &RoutineName, now: Instant) -> Queued {
+        self.queue.queued(routine, now)
     }
 
     /// Whether every edit has ended.

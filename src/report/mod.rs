@@ -9,6 +9,7 @@
 pub mod class;
 pub mod frame;
 pub mod json;
+pub mod question;
 pub mod standing;
 pub mod table;
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use crate::report::standing::Stage;
+
 use super::*;
 
 fn name(text: &str) -> RoutineName {
@@ -596,4 +598,40 @@ proptest! {
         let ends = totals.uploaded + totals.reused + totals.unchanged + totals.superseded + totals.failed + totals.abandoned + totals.planned;
         prop_assert_eq!(ends, totals.edits);
     }
+}
+
+#[test]
+fn what_is_queued_of_a_routine_follows_its_edits_to_their_end() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(Mode::Daemon);
+    let queued = |schedule: &Schedule| {
+        let queued = schedule.queued(&name("hello"), now);
+        (queued.edits, queued.stage)
+    };
+    let edited = |text: &str| Event::Edited(edit("hello", text, now));
+    let ended = |ended: Ended| Event::Ended(name("hello"), ended);
+    assert_eq!(queued(&schedule), (0, Stage::Idle));
+    let _ = schedule.handle(edited("a"), now);
+    assert_eq!(queued(&schedule), (1, Stage::Running));
+    let _ = schedule.handle(edited("b"), now);
+    assert_eq!(queued(&schedule), (2, Stage::Running));
+    let Ended::Stored { landed, .. } = stored("a") else {
+        panic!()
+    };
+    let _ = schedule.handle(Event::Landed(name("hello"), landed), now);
+    assert_eq!(queued(&schedule), (1, Stage::Running));
+    let _ = schedule.handle(ended(stored("a")), now);
+    assert_eq!(queued(&schedule), (1, Stage::Running));
+    let _ = schedule.handle(ended(failed(Again::After(Duration::from_secs(1)))), now);
+    assert_eq!(queued(&schedule), (1, Stage::Later));
+    let later = now + Duration::from_secs(1);
+    assert_eq!(schedule.queued(&name("hello"), later).stage, Stage::Running);
+    let _ = schedule.handle(Event::Tick, later);
+    let Ended::Stored { landed, .. } = stored("b") else {
+        panic!()
+    };
+    let _ = schedule.handle(Event::Landed(name("hello"), landed), later);
+    assert_eq!(queued(&schedule), (0, Stage::Trimming));
+    let _ = schedule.handle(ended(stored("b")), later);
+    assert_eq!(queued(&schedule), (0, Stage::Idle));
 }
