@@ -88,6 +88,10 @@ pub enum Command {
     Push(Push),
     /// List the versions of a routine: what is live, why each one stays, and which goes next.
     Revisions(Revisions),
+    /// Say how every running watch stands: state, pending edits, last success, slots, budget.
+    Status(Status),
+    /// Wait until every edit made before this call is on the service.
+    Sync(Sync),
     /// Run a stand-in for the service on this machine.
     Emulator(Emulator),
     /// Look at the configuration.
@@ -133,6 +137,31 @@ pub struct Revisions {
     #[arg(value_name = "NAME", value_parser = routine_name)]
     pub routine: Option<RoutineName>,
     /// Write one JSON object a routine.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev status`
+///
+/// It asks the running watches of the configuration, or all of this user where no configuration is found. Exit code 0
+/// means that all is well, 1 that something is not, 75 that no watch runs.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Write one JSON object.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev sync`
+///
+/// It asks the running watches of the configuration, or all of this user where no configuration is found. Exit code 0
+/// means that every edit is on the service, 1 that one cannot go up, 75 that it was not so in time or that no watch runs.
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Write one JSON object.
     #[arg(long, env = "ER_DEV_JSON")]
     pub json: bool,
 }

@@ -28,6 +28,7 @@
 //! * [`revision`] makes a version of some bytes, and room for it.
 //! * [`cloud`] the remote service: signed requests behind one gate.
 //! * [`report`] events become lines.
+//! * [`control`] the socket of a running watch: how it stands, for those who ask.
 //! * [`state`] the directory of what is kept between runs.
 //! * [`commands`] one file a subcommand.
 //! * [`emulator`] the remote, for the first run and the tests.
@@ -55,6 +56,8 @@ pub mod revision;
 pub mod cloud;
 
 pub mod report;
+
+pub mod control;
 
 pub mod state;
 

@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "report/table.rs",
     "report/text.rs",
     "report/words.rs",
+    "control/status.rs",
     "emulator/world.rs",
     "emulator/action.rs",
     "emulator/actors.rs",
@@ -73,6 +74,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("revision", &["routine", "clock", "cloud", "config"]),
     ("cloud", &["routine", "clock", "config"]),
     ("report", &["routine"]),
+    ("control", &["routine", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),
     ("emulator", &["routine"]),
 ];

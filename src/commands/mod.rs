@@ -10,12 +10,15 @@ use crate::report::class::Class;
 mod condition;
 mod config;
 mod context;
+mod daemons;
 mod deploy;
 mod emulator;
 mod problem;
 mod push;
 mod revisions;
 mod signals;
+mod status;
+mod sync;
 mod watch;
 
 /// Why a command could not do its work at all. What goes wrong with a single edit is an event and no failure.
@@ -69,6 +72,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Watch(flags) => watch::run(&common, flags, &mut report).await,
         Command::Push(flags) => push::run(&common, flags, &mut report).await,
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
+        Command::Status(flags) => status::run(&common, &flags, &mut report).await,
+        Command::Sync(flags) => sync::run(&common, &flags, &mut report).await,
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
     }

@@ -8,10 +8,13 @@ use tokio::task::JoinSet;
 
 use crate::cli::{self, Common};
 use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::control::server::{About, Control};
+use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Finished, Until, Work};
 use crate::report::class::Class;
-use crate::report::{Event, Report, Totals};
+use crate::report::question::Question;
+use crate::report::{Event, Problem, Report, Totals};
 use crate::revision::deploy::{Session, age_of};
 use crate::routine::{Edit, RoutineName, Sighting};
 use crate::watch;
@@ -19,13 +22,16 @@ use crate::watch;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Manner, carry_out};
-use super::{Failure, deploy as deploying, problem, signals};
+use super::{Failure, daemons, deploy as deploying, problem, signals};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
 
 /// Sightings that wait for the loop. When there are more, the watcher waits, and saves pile up as one edit.
 const SIGHTINGS: usize = 64;
+
+/// Questions that wait for the loop. When there are more, whoever asks waits.
+const QUESTIONS: usize = 8;
 
 /// Runs until a signal, or with `--once` until every routine is up to date.
 pub(super) async fn run(
@@ -61,6 +67,10 @@ pub(super) async fn run(
         });
         (Some(watching), first)
     };
+    let (control, asked) = match &watching {
+        Some(watching) => open_control(common, &context, watching, begun, report).await,
+        None => (None, Asked::nobody()),
+    };
     let mut stop = std::pin::pin!(stop);
     let listed = tokio::select! {
         listed = list_all(context.sessions()?, report) => Some(listed?),
@@ -89,11 +99,14 @@ pub(super) async fn run(
         sessions,
         first,
         sightings,
-        asked: Asked::nobody(),
+        asked,
         until,
         drain,
     };
     let finished = daemon::run(work, deploy, report, stop, abort).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
@@ -116,6 +129,60 @@ fn start_watching(
         private: context.state.path().to_owned(),
     };
     watch::start(context.targets(), settings, sender).map_err(Failure::other)
+}
+
+/// Opens the control socket. Where that is not possible, watching goes on without.
+async fn open_control(
+    common: &Common,
+    context: &Context,
+    watching: &watch::Watching,
+    begun: Instant,
+    report: &mut Report,
+) -> (Option<Control>, Asked) {
+    let (asked, questions) = mpsc::channel::<Question>(QUESTIONS);
+    let cloud = context.cloud.clone();
+    let budget = move || {
+        let (state, usage) = (cloud.budget(), cloud.usage());
+        Budget {
+            requests_per_second: state.rate,
+            configured: state.configured,
+            calls: usage.calls,
+            peak: usage.peak,
+        }
+    };
+    let about = About {
+        version: env!("CARGO_PKG_VERSION"),
+        instance: context.state.instance().as_str().to_owned(),
+        endpoint: context.config.service.endpoint.host.clone(),
+        config: daemons::canonical(&context.config.file),
+        begun,
+        budget: Box::new(budget),
+    };
+    let control = match daemons::directory(common, Some(context.state.path())) {
+        Ok(dir) => match Control::start(&dir, about, asked).await {
+            Ok(control) => Ok(control),
+            Err(error) => Err((error.to_string(), error.help())),
+        },
+        Err(failure) => Err((failure.text, String::new())),
+    };
+    if let Err((why, help)) = &control {
+        let problem = Problem {
+            what: format!("`er-dev status` and `er-dev sync` cannot reach this watch: {why}"),
+            help: help.clone(),
+            class: Class::State,
+            operation: None,
+            request_id: None,
+            frame: None,
+        };
+        let routine = None;
+        report.tell(&Event::Warning { routine, problem });
+    }
+    let sync = watching.sync();
+    let asked = Asked {
+        questions,
+        sync: Box::new(move |number| sync.ask(number)),
+    };
+    (control.ok(), asked)
 }
 
 /// Lists every routine before anything is done, so that a wrong key is told at once and the slots are shown. What does

@@ -1,0 +1,149 @@
+//! The running watches that a command means: those of its configuration, or all of this user where there is none.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::cli::Common;
+use crate::config;
+use crate::control::client::{self, ClientError};
+use crate::control::place::{self, Found, PlaceError};
+use crate::control::status::Status;
+use crate::report::class::Class;
+use crate::state::StateDir;
+
+use super::context::state_failure;
+use super::{Failure, env};
+
+/// A running watch and what it said, or why it did not.
+pub(super) struct Daemon {
+    pub(super) found: Found,
+    pub(super) status: Result<Status, ClientError>,
+}
+
+/// The running watches that are meant.
+pub(super) struct Daemons {
+    pub(super) list: Vec<Daemon>,
+    /// The configuration they are of, if there is one.
+    config: Option<String>,
+    /// How many others run.
+    others: usize,
+    directory: PathBuf,
+}
+
+/// What a command about several watches writes with `--json`, as a line.
+pub(super) fn object<T: Serialize>(daemons: Vec<T>) -> String {
+    #[derive(Serialize)]
+    struct Object<T> {
+        v: u8,
+        daemons: Vec<T>,
+    }
+    // Only a map with odd keys or a failing writer can fail here, and there is neither.
+    let object = serde_json::to_string(&Object { v: 1, daemons }).unwrap_or_default();
+    format!("{object}\n")
+}
+
+/// The directory of control sockets. A run with a state directory of its own, as on an emulator, has its socket where
+/// `status` looks for it, if there is such a place. Nothing is made.
+pub(super) fn directory(common: &Common, own: Option<&Path>) -> Result<PathBuf, Failure> {
+    let state = match &common.state_dir {
+        Some(given) => Ok(given.clone()),
+        None => StateDir::usual(&env),
+    };
+    let state = match (state, own) {
+        (Err(_), Some(own)) => Ok(own.to_owned()),
+        (state, _) => state.map(|state| std::path::absolute(&state).unwrap_or(state)),
+    };
+    let found = place::directory(&env, state.as_deref().ok());
+    match (found, state) {
+        (Some(found), _) => Ok(found),
+        (None, Err(error)) => Err(state_failure(error)),
+        (None, Ok(state)) => Ok(state),
+    }
+}
+
+/// Why the directory of control sockets cannot be used, as the end of a command.
+fn place_failure(error: &PlaceError) -> Failure {
+    Failure::new(Class::State, format!("{error}\n= help: {}", error.help()))
+}
+
+/// Finds the watches and asks each how it stands.
+pub(super) async fn find(common: &Common) -> Result<Daemons, Failure> {
+    let directory = directory(common, None)?;
+    let config = configuration(common)?;
+    let found = if directory.exists() {
+        place::check(&directory).map_err(|error| place_failure(&error))?;
+        let living = place::living(&directory).await;
+        living.map_err(|error| place_failure(&error))?
+    } else {
+        Vec::new()
+    };
+    let mut asking = JoinSet::new();
+    for (at, found) in found.into_iter().enumerate() {
+        asking.spawn(async move {
+            let status = client::status(&found.socket).await;
+            (at, Daemon { found, status })
+        });
+    }
+    let mut answered = asking.join_all().await;
+    answered.sort_by_key(|(at, _)| *at);
+    let all = answered.len();
+    let mut list: Vec<Daemon> = answered.into_iter().map(|(_, daemon)| daemon).collect();
+    if let Some(config) = &config {
+        // One that does not answer may be meant.
+        list.retain(|daemon| match &daemon.status {
+            Ok(status) => status.config == *config,
+            Err(_) => true,
+        });
+    }
+    Ok(Daemons {
+        others: all - list.len(),
+        list,
+        config,
+        directory,
+    })
+}
+
+/// The configuration in its canonical form, as a watch tells it.
+pub(super) fn canonical(file: &Path) -> String {
+    let canonical = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    canonical.to_string_lossy().into_owned()
+}
+
+fn configuration(common: &Common) -> Result<Option<String>, Failure> {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    match (
+        &common.config,
+        config::find(common.config.as_deref(), &here),
+    ) {
+        (Some(given), _) if !given.exists() => {
+            let text = format!("{} does not exist", given.display());
+            Err(Failure::new(Class::Config, text))
+        }
+        (_, found) => Ok(found.ok().map(|file| canonical(&file))),
+    }
+}
+
+impl Daemons {
+    /// What to say where none of those that are meant runs.
+    pub(super) fn none(&self) -> Option<Failure> {
+        if !self.list.is_empty() {
+            return None;
+        }
+        let of = match &self.config {
+            Some(config) => format!(" for {config}"),
+            None => String::new(),
+        };
+        let others = match self.others {
+            0 => String::new(),
+            1 => " (one runs for another configuration)".into(),
+            n => format!(" ({n} run for other configurations)"),
+        };
+        let looked = self.directory.display();
+        let text = format!(
+            "no er-dev watch runs{of}{others}; sockets were looked for in {looked}\n= help: start one with `er-dev watch`; if one runs, give the `--state-dir`, XDG_RUNTIME_DIR or RUNTIME_DIRECTORY that it has"
+        );
+        Some(Failure::new(Class::Locked, text))
+    }
+}
