@@ -183,6 +183,30 @@ impl Bed {
         assert_eq!(there, [code("hello", 0).into_bytes()], "{what}");
     }
 
+    /// How the running watch stands, and the exit code that goes with it.
+    pub(crate) async fn status(&self) -> (Option<i32>, Value) {
+        let ended = self.run(&["status"]).await;
+        let Ended { stdout, stderr, .. } = &ended;
+        let daemons = ended.events().remove(0)["daemons"].take();
+        assert_eq!(daemons.as_array().unwrap().len(), 1, "{stdout}{stderr}");
+        (ended.code, daemons[0].clone())
+    }
+
+    /// Waits until every edit made so far is on the service.
+    pub(crate) async fn sync(&self) {
+        let ended = self.run(&["sync"]).await;
+        let Ended { stdout, stderr, .. } = &ended;
+        assert_eq!(ended.code, Some(0), "{stdout}{stderr}");
+    }
+
+    /// The control sockets that are there.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.path("state/run")) else {
+            return Vec::new();
+        };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
     /// Starts `er-dev watch` and waits until it is ready and every first edit has ended.
     pub(crate) async fn watch(&self, arguments: &[&str]) -> Watch {
         let mut watch = self.watch_from_start(arguments);
