@@ -13,7 +13,8 @@ use crate::report::standing::Routine;
 use crate::report::words::{escape, plural, seconds};
 use crate::report::{Format, Report};
 
-use super::{Failure, daemons};
+use super::Failure;
+use super::daemons::{self, Daemon};
 
 /// Why a sync is not over although no edit waits.
 const UNSETTLED: &str = "no edit waits, so that a file may still be being written";
@@ -39,9 +40,10 @@ pub(super) async fn run(
 ) -> Result<u8, Failure> {
     let begun = Instant::now();
     let daemons = daemons::find(common).await?;
+    let none = daemons.none();
     let mut waiting = JoinSet::new();
-    for daemon in &daemons.list {
-        waiting.spawn(sync(daemon.found.clone(), flags.timeout));
+    for daemon in daemons.list {
+        waiting.spawn(sync(daemon, flags.timeout));
     }
     let mut outcomes = waiting.join_all().await;
     outcomes.sort_by(|a, b| a.found.socket.cmp(&b.found.socket));
@@ -53,14 +55,24 @@ pub(super) async fn run(
             report.print(&outcome.text(begun.elapsed()));
         }
     }
-    match daemons.none() {
+    match none {
         Some(none) => Err(none),
         None => Ok(outcomes.iter().map(Outcome::code).max().unwrap_or(0)),
     }
 }
 
-async fn sync(found: Found, timeout: Duration) -> Outcome {
-    let how = match client::sync(&found.socket, timeout).await {
+async fn sync(daemon: Daemon, timeout: Duration) -> Outcome {
+    let Daemon { found, status } = daemon;
+    let how = match status {
+        // It says itself why not, as at its start, and may answer later.
+        Ok(_) | Err(ClientError::Refused(_)) => wait(&found, timeout).await,
+        Err(error) => How::Not(error.to_string(), None),
+    };
+    Outcome { found, how }
+}
+
+async fn wait(found: &Found, timeout: Duration) -> How {
+    match client::sync(&found.socket, timeout).await {
         Ok(status) => How::Ended(status),
         Err(ClientError::Late(timeout)) => {
             let late = humantime::format_duration(timeout);
@@ -68,8 +80,7 @@ async fn sync(found: Found, timeout: Duration) -> Outcome {
             How::Not(text, client::status(&found.socket).await.ok())
         }
         Err(error) => How::Not(error.to_string(), None),
-    };
-    Outcome { found, how }
+    }
 }
 
 /// The outcome in JSON.

@@ -3,6 +3,7 @@
 use er_dev::emulator::history::POST_OBJECT;
 use er_dev::emulator::{Emulator, Options};
 use er_dev::routine::Digest;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::common::{Bed, QUICK, code, finish};
@@ -338,7 +339,7 @@ async fn two_watches_are_told_apart_by_their_configuration() {
     assert_eq!(words, ["synced", "synced"]);
     for bed in [&one, &two] {
         let name = bed.routines[0].as_str();
-        assert_eq!(bed.codes(name).pop().unwrap(), code(name, 1).as_bytes());
+        assert_eq!(bed.newest(name), code(name, 1).as_bytes());
     }
     // One that was ended is not missed by the other.
     watches.remove(0).stop().await;
@@ -363,4 +364,38 @@ async fn a_run_on_an_emulator_is_found_where_status_looks() {
     assert_ne!(status["endpoint"], bed.emulator.address().to_string());
     watch.stop().await;
     assert!(bed.sockets().is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_that_hangs_is_said_to_and_not_waited_for_long() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    watch.signal(Signal::STOP);
+    let (exit, silent) = bed.status().await;
+    assert_eq!(exit, Some(1));
+    assert_eq!(silent["pid"], watch.pid());
+    assert_eq!(silent["error"], "it did not answer within 5s");
+    let ended = bed.run(&["sync"]).await;
+    assert_eq!(ended.code, Some(75), "{}", ended.stdout);
+    let daemon = &ended.events()[0]["daemons"][0];
+    assert_eq!(daemon["error"], "it did not answer within 5s");
+    watch.signal(Signal::CONT);
+    bed.sync().await;
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_has_not_begun_says_so_and_a_sync_waits_for_it() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.fault("DescribeRoutine:1:delay(6000)");
+    let mut watch = bed.watch_from_start(&[]);
+    watch.until("watching").await;
+    bed.until_asked("DescribeRoutine", 1).await;
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(1), "{status}");
+    let error = status["error"].as_str().unwrap();
+    assert!(error.contains("has not begun to watch yet"), "{error}");
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 0).as_bytes());
+    watch.stop().await;
 }
