@@ -169,7 +169,9 @@ async fn an_edit_during_an_upload_goes_up_too_and_newest_wins() {
         bed.write("hello", &code("hello", save));
         tokio::task::yield_now().await;
     }
-    bed.until_newest_is("hello", &code("hello", 40)).await;
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 40).as_bytes());
+    bed.assert_at_rest();
     watch.stop().await;
 }
 
@@ -184,9 +186,11 @@ async fn three_hundred_routines_edited_three_times_at_once_all_arrive_within_the
             bed.write(routine, &code(routine, save));
         }
     }
+    bed.sync().await;
     for routine in &names {
-        bed.until_newest_is(routine, &code(routine, 3)).await;
+        assert_eq!(bed.newest(routine), code(routine, 3).as_bytes());
     }
+    bed.assert_at_rest();
     let (exit, _) = watch.stop().await;
     assert_eq!(exit, Some(0));
     bed.assert_within_limits();

@@ -194,7 +194,7 @@ impl Bed {
 
     /// Waits until every edit made so far is on the service.
     pub(crate) async fn sync(&self) {
-        let ended = self.run(&["sync"]).await;
+        let ended = self.run(&["sync", "--timeout", "110s"]).await;
         let Ended { stdout, stderr, .. } = &ended;
         assert_eq!(ended.code, Some(0), "{stdout}{stderr}");
     }
@@ -280,6 +280,11 @@ impl Bed {
                 .collect()
         };
         self.emulator.with_world(codes)
+    }
+
+    /// The code of the newest version of a routine; empty where there is none.
+    pub(crate) fn newest(&self, routine: &str) -> Vec<u8> {
+        self.codes(routine).pop().unwrap_or_default()
     }
 
     /// Fills a routine with versions that somebody else made, a day apart, the last one an hour ago. Oldest first.

@@ -22,7 +22,7 @@ async fn rounds(bed: &Bed, rounds: usize) {
         bed.sync().await;
         for name in &names {
             let wanted = std::fs::read(bed.entry(name)).unwrap();
-            let newest = bed.codes(name).pop().unwrap_or_default();
+            let newest = bed.newest(name);
             assert!(newest == wanted, "round {round}: {name}");
         }
     }
@@ -122,10 +122,7 @@ async fn an_edit_that_failed_is_1_and_an_older_one_too_until_it_is_put_right() {
     ] {
         assert!(ended.stdout.contains(words), "{}", ended.stdout);
     }
-    assert_eq!(
-        bed.codes("other").pop().unwrap(),
-        code("other", 1).as_bytes()
-    );
+    assert_eq!(bed.newest("other"), code("other", 1).as_bytes());
     // It touches nothing of `hello`, whose last edit still is not on the service.
     bed.write("other", &code("other", 2));
     assert_eq!(bed.run(&["sync"]).await.code, Some(1));
@@ -141,10 +138,7 @@ async fn a_try_that_fails_is_waited_for_until_one_succeeds() {
     bed.fault("UploadRoutineCode:1-2:drop_after");
     bed.write("hello", &code("hello", 1));
     bed.sync().await;
-    assert_eq!(
-        bed.codes("hello").pop().unwrap(),
-        code("hello", 1).as_bytes()
-    );
+    assert_eq!(bed.newest("hello"), code("hello", 1).as_bytes());
     watch.stop().await;
 }
 
