@@ -27,6 +27,16 @@ async fn a_request_that_is_too_large_is_cut_off() {
     let bed = Bed::new(&["hello"]).await;
     let watch = bed.watch(&[]).await;
     let socket = socket(&bed);
+    for (bytes, fits) in [(60 << 10, true), (65 << 10, false)] {
+        let text = "x".repeat(bytes);
+        let request = format!("GET /status HTTP/1.1\r\nhost: er-dev\r\nx-large: {text}\r\n\r\n");
+        let answer = ask(&socket, &request).await;
+        assert_eq!(
+            answer.starts_with("HTTP/1.1 200 "),
+            fits,
+            "{bytes}: {answer}"
+        );
+    }
     let large = "x".repeat(1 << 20);
     let head = format!("GET /status HTTP/1.1\r\nhost: er-dev\r\nx-large: {large}\r\n\r\n");
     let line = format!("GET /{large} HTTP/1.1\r\nhost: er-dev\r\n\r\n");
