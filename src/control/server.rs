@@ -26,7 +26,7 @@ use crate::report::standing::Overview;
 const LOOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long answers that are on their way are waited for at the end.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+const STOP_GRACE: Duration = Duration::from_millis(200);
 
 /// What an answer says besides what the loop knows.
 pub struct About {
