@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::config::Pattern;
 use crate::routine::{Edit, RoutineName};
 
 mod debounce;
@@ -55,7 +56,7 @@ pub struct Settings {
     /// The pause between two full looks for changes no event told of; entries are looked at ten times as often.
     pub rescan: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
-    pub ignore: Vec<String>,
+    pub ignore: Vec<Pattern>,
     /// A directory of er-dev's own, outside of every project, on a file system that has events. Markers are made and
     /// removed there to learn that all earlier events have arrived.
     pub private: PathBuf,
@@ -148,7 +149,8 @@ pub fn start(
     settings: Settings,
     edits: mpsc::Sender<Edit>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
-    let select = snapshot::select(&targets, &settings.ignore)?;
+    let homes = snapshot::homes(&targets);
+    let select = snapshot::select(&targets, &homes, &settings.ignore)?;
     let (mut lookout, shared) = thread::Lookout::new(targets, &settings, edits)?;
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);
