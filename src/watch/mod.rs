@@ -6,6 +6,7 @@
 //! | `debounce` | pure: hints become settled changes |
 //! | `events` | notify's events become hints; which directories are watched |
 //! | `snapshot` | what the disk holds: where to watch, stat keys, digests |
+//! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
 //! | `thread` | the loop that ties them together |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
@@ -27,6 +28,7 @@ use crate::routine::{Edit, RoutineName};
 
 mod debounce;
 mod events;
+pub mod explain;
 pub mod select;
 mod snapshot;
 pub mod source;

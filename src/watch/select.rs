@@ -48,6 +48,9 @@ pub enum Verdict {
         /// The rule that would leave it out if it were none.
         despite: Option<Rule>,
     },
+    /// The entry of these routines is a link that leads to it. Only a look at the disk tells that, so
+    /// [`Select::verdict`] never says it.
+    Target(Vec<RoutineName>),
     /// A rule leaves it out.
     Ignored(Rule),
     /// It is none of these.
