@@ -88,6 +88,12 @@ pub enum Command {
     Push(Push),
     /// List the versions of a routine: what is live, why each one stays, and which goes next.
     Revisions(Revisions),
+    /// Say what a path is to er-dev, and why: an entry, ignored by which rule, or nothing.
+    ///
+    /// For each path: whether a change of it makes a routine upload, and if not, which rule of which line ignores it; the
+    /// routines it belongs to; how it is watched; and of an entry whether it could go up as it is now. The paths need not
+    /// exist. Nothing is uploaded, and neither a key nor the network is needed.
+    Explain(Explain),
     /// Run a stand-in for the service on this machine.
     Emulator(Emulator),
     /// Look at the configuration.
@@ -133,6 +139,17 @@ pub struct Revisions {
     #[arg(value_name = "NAME", value_parser = routine_name)]
     pub routine: Option<RoutineName>,
     /// Write one JSON object a routine.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Files or directories, there or not; one that is not there counts as a directory if it ends in "/".
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Write one JSON object a path.
     #[arg(long, env = "ER_DEV_JSON")]
     pub json: bool,
 }

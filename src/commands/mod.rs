@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod deploy;
 mod emulator;
+mod explain;
 mod problem;
 mod push;
 mod revisions;
@@ -69,6 +70,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Watch(flags) => watch::run(&common, flags, &mut report).await,
         Command::Push(flags) => push::run(&common, flags, &mut report).await,
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
+        Command::Explain(flags) => explain::run(&common, flags, &mut report),
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
     }

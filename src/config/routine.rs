@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::Routine;
 use super::check::{bad_pattern, not_yet};
-use super::error::Fault;
+use super::error::{Fault, line_of};
 use super::raw::{self, Build, suggestion};
+use super::{Routine, absolute};
 use crate::routine::RoutineName;
 
 const DESCRIPTION: &str = "{file}";
@@ -18,8 +18,9 @@ const MAX_DESCRIPTION_CHARS: usize = 200;
 /// What a description may hold in braces one day, besides `{file}`.
 const LATER_PLACEHOLDERS: [&str; 5] = ["git", "branch", "user", "host", "time"];
 
-/// Checks one routine. `dir` is the absolute directory of the file, where relative paths begin.
-pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
+/// Checks one routine of the file with this text. `dir` is the absolute directory of the file, where relative paths
+/// begin.
+pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine, Fault> {
     let name = name(&raw.name)?;
     let (entry, root) = entry(&raw.entry, dir)?;
     let description = description(raw.description)?;
@@ -35,6 +36,7 @@ pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
     Ok(Routine {
         name,
         entry,
+        line: line_of(text, raw.entry.span().start),
         shown: raw.entry.into_inner(),
         root,
         description,
@@ -74,7 +76,7 @@ fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Faul
     if matches!(last, "" | "." | "..") {
         return Err(fault("an entry names a file").help("for example entry = \"hello.js\""));
     }
-    let path = plain(&dir.join(text));
+    let path = absolute(Path::new(text), dir);
     match path.parent() {
         Some(root) => Ok((path.clone(), root.to_owned())),
         None => Err(fault("an entry names a file")),

@@ -55,8 +55,13 @@ pub fn render(event: &Event, now: Timestamp) -> String {
         ts: format!("{now:.3}"),
         event,
     };
+    line(&envelope)
+}
+
+/// An object as a finished line.
+pub fn line(object: &impl Serialize) -> String {
     // Only a map with odd keys or a failing writer can fail here, and there is neither.
-    let object = serde_json::to_string(&envelope).unwrap_or_default();
+    let object = serde_json::to_string(object).unwrap_or_default();
     let mut line = String::with_capacity(object.len() + 1);
     // JSON escapes fewer characters than a terminal needs. Outside its strings there are none of them.
     for c in object.chars() {

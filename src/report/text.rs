@@ -21,10 +21,14 @@ const CLASS: usize = 76;
 /// Where the count of slots ends, unless what stands before it is longer.
 const GAUGE: usize = 95;
 
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const NEWS: Style = AnsiColor::Cyan.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What went well.
+pub const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What is worth knowing.
+pub const NEWS: Style = AnsiColor::Cyan.on_default().bold();
+/// What may surprise.
+pub const CARE: Style = AnsiColor::Yellow.on_default().bold();
+/// What went wrong.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
@@ -45,6 +49,12 @@ pub fn render(event: &Event, now: &Zoned, look: Look) -> String {
     page.put(&details, style);
     page.tail(event);
     page.out
+}
+
+/// One fact as a finished line: its label in the column of verbs, then its words, which have to be escaped already.
+pub fn fact(label: &str, style: Style, words: &str, look: Look) -> String {
+    let space = " ".repeat(VERB.saturating_sub(columns(label)));
+    format!("{space}{}  {words}\n", paint(label, style, look))
 }
 
 /// Text in a style, or as it is where there is no colour.
@@ -385,7 +395,8 @@ impl Page {
     }
 }
 
-fn sentence(problem: &Problem) -> String {
+/// What a problem is, with its place in a source file if it has one.
+pub fn sentence(problem: &Problem) -> String {
     let what = escape(&problem.what);
     match &problem.frame {
         Some(at) => format!("{}:{}:{} {what}", escape(&at.file), at.line, at.column),
