@@ -165,6 +165,8 @@ pub struct Routine {
     pub check: bool,
     /// Whether the routine is made remotely when it is missing.
     pub create: bool,
+    /// Where each upload is put live at once.
+    pub publish_to: Vec<String>,
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.

@@ -31,7 +31,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         "\"revision\"",
     )?;
     not_yet(&raw.follow, false, "follow = true", "false")?;
-    publish_to(&raw.publish_to)?;
+    let publish_to = publish_to(raw.publish_to)?;
     build(raw.build)?;
     Ok(Routine {
         name,
@@ -42,6 +42,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         description,
         check: raw.check.unwrap_or(true),
         create: raw.create.unwrap_or(false),
+        publish_to,
     })
 }
 
@@ -120,21 +121,17 @@ fn description(written: Option<Spanned<String>>) -> Result<String, Fault> {
     Ok(template.into_inner())
 }
 
-/// Publishing what users see is never automatic, and publishing to staging is still to come.
-fn publish_to(environments: &[Spanned<String>]) -> Result<(), Fault> {
+/// Publishing what users see is never automatic.
+fn publish_to(environments: Vec<Spanned<String>>) -> Result<Vec<String>, Fault> {
     let live = environments.iter().find(|name| name.get_ref() != "staging");
     if let Some(live) = live {
         let message = format!("er-dev never publishes to `{}` by itself", live.get_ref());
         return Err(Fault::at(live.span(), message)
-            .help("what users see is changed by hand only: use publish_to = []"));
+            .help("what users see is changed by hand only: use publish_to = [\"staging\"] or []"));
     }
-    match environments.first() {
-        Some(staging) => {
-            let message = "publishing to staging after an upload is not available yet";
-            Err(Fault::at(staging.span(), message).help("use publish_to = []"))
-        }
-        None => Ok(()),
-    }
+    let mut names: Vec<String> = environments.into_iter().map(Spanned::into_inner).collect();
+    names.dedup();
+    Ok(names)
 }
 
 fn build(build: Option<Spanned<Build>>) -> Result<(), Fault> {

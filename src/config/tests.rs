@@ -174,7 +174,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
         ("[watch]", "poll_interval = '1s'", "poll_interval = '500ms'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
-        ("[[routine]]", "publish_to = ['staging']", "publish_to = []"),
         ("[[routine]]", "follow = true", "follow = false"),
         ("[[routine]]", "build = { command = 'make' }", ""),
         ("[[routine]]", "description = '{file} {git}'", "description = '{file} and words'"),

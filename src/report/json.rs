@@ -26,6 +26,11 @@
 //! | `halted` | `routine`, `problem` |
 //! | `resumed` | `routine` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
+//! | `published`, `republished` (by somebody else) | `routine`, `revision`, `environment`, `before` |
+//! | `pinned` | `routine`, `revision`, `pinned`: whether it is now |
+//! | `recovered` (restored from the vault) | `routine`, `revision`, `was` |
+//! | `pruned` | `routine`, `rotated`, `left`, `planned`, `stay` |
+//! | `mended` | `routine`, `environment` |
 //! | `degraded` | `problem` |
 //! | `restored` | `what` |
 //! | `critical` | `routine`, `problem` |

@@ -88,6 +88,14 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Halted { .. } => ("Halted", CARE),
         Event::Resumed { .. } => ("Resumed", GOOD),
         Event::Foreign { .. } => ("Foreign", CARE),
+        Event::Published { .. } => ("Published", GOOD),
+        Event::Republished { .. } => ("Foreign", CARE),
+        Event::Pinned { pinned: true, .. } => ("Pinned", GOOD),
+        Event::Pinned { .. } => ("Unpinned", GOOD),
+        Event::Mended { .. } => ("Mended", GOOD),
+        Event::Recovered { .. } => ("Recovered", GOOD),
+        Event::Pruned { stay, .. } if !stay.is_empty() => ("Pruned", CARE),
+        Event::Pruned { .. } => ("Pruned", GOOD),
         Event::Degraded { .. } => ("Degraded", CARE),
         Event::Restored { .. } => ("Restored", GOOD),
         Event::Critical { .. } => ("Critical", BAD),
@@ -214,6 +222,67 @@ fn details(event: &Event) -> String {
                 None => "not by er-dev".into(),
             };
             format!("{}  {made} {by}", short(revision))
+        }
+        Event::Published {
+            revision,
+            environment,
+            before,
+            ..
+        } => {
+            let to = escape(environment);
+            let before = before.as_ref().map(|it| format!(" (was {})", short(it)));
+            format!(
+                "{}  live in {to} now{}",
+                short(revision),
+                before.unwrap_or_default()
+            )
+        }
+        Event::Republished {
+            revision,
+            environment,
+            before,
+            ..
+        } => {
+            let to = escape(environment);
+            let before = before.as_ref().map(|it| format!(" (was {})", short(it)));
+            let before = before.unwrap_or_default();
+            format!(
+                "{}  live in {to} now{before}, not by this er-dev",
+                short(revision)
+            )
+        }
+        Event::Pinned {
+            revision,
+            pinned: true,
+            ..
+        } => {
+            format!("{}  rotation leaves it alone", short(revision))
+        }
+        Event::Pinned { revision, .. } => format!("{}  rotation may take it", short(revision)),
+        Event::Recovered { revision, was, .. } => {
+            format!("{revision} holds what {was} held")
+        }
+        Event::Pruned {
+            rotated,
+            left,
+            planned,
+            stay,
+            ..
+        } => {
+            let rotated = plural(*rotated as u64, "version");
+            let done = if *planned {
+                "would be rotated"
+            } else {
+                "rotated"
+            };
+            let more = match stay.as_str() {
+                "" => String::new(),
+                stay => format!("; more stay than asked for: {}", escape(stay)),
+            };
+            format!("{rotated} {done}, {left} left{more}")
+        }
+        Event::Mended { environment, .. } => {
+            format!("{} points at a version that is there", escape(environment))
         }
         Event::Offline { after, problem } | Event::Retrying { after, problem, .. } => {
             format!("{}, next try in {}", sentence(problem), seconds(*after))
