@@ -44,6 +44,7 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
     let stop = signals::at(1)?;

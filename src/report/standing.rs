@@ -194,7 +194,7 @@ struct Known {
     trouble: Option<(State, Reason)>,
     /// What became of the entry's place, while it is not what it was.
     halted: Option<Reason>,
-    /// What somebody has to look at. Nothing tells that it was seen to, so it stands until the end of the program.
+    /// What somebody has to look at, until it is mended.
     critical: Option<Reason>,
 }
 
@@ -350,6 +350,7 @@ impl Known {
             Event::Halted { problem, .. } => self.halted = Some(Reason::of(problem)),
             Event::Resumed { .. } => self.halted = None,
             Event::Critical { problem, .. } => self.critical = Some(Reason::of(problem)),
+            Event::Mended { .. } => self.critical = None,
             _ => {}
         }
     }

@@ -6,6 +6,7 @@
 //! | `debounce` | pure: hints become settled changes |
 //! | `events` | notify's events become hints; which directories are watched |
 //! | `snapshot` | what the disk holds: where to watch, stat keys, digests |
+//! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
 //! | `thread` | the loop that ties them together |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
@@ -22,10 +23,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::config::Pattern;
 use crate::routine::{Edit, RoutineName, Sighting};
 
 mod debounce;
 mod events;
+pub mod explain;
 pub mod select;
 mod snapshot;
 pub mod source;
@@ -55,7 +58,7 @@ pub struct Settings {
     /// The pause between two full looks for changes no event told of; entries are looked at ten times as often.
     pub rescan: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
-    pub ignore: Vec<String>,
+    pub ignore: Vec<Pattern>,
     /// A directory of er-dev's own, outside of every project, on a file system that has events. Markers are made and
     /// removed there to learn that all earlier events have arrived.
     pub private: PathBuf,
@@ -165,7 +168,8 @@ pub fn start(
     settings: Settings,
     sightings: mpsc::Sender<Sighting>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
-    let select = snapshot::select(&targets, &settings.ignore)?;
+    let homes = snapshot::homes(&targets);
+    let select = snapshot::select(&targets, &homes, &settings.ignore)?;
     let (mut lookout, shared) = thread::Lookout::new(targets, &settings, sightings)?;
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);

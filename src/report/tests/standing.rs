@@ -250,7 +250,7 @@ fn a_place_that_is_gone_halts_whatever_else_there_is_until_it_is_back() {
 }
 
 #[test]
-fn what_somebody_has_to_look_at_stands_to_the_end() {
+fn what_somebody_has_to_look_at_stands_until_it_is_mended() {
     let critical = Event::Critical {
         routine: hello(),
         problem: problem(Class::Service),
@@ -267,6 +267,11 @@ fn what_somebody_has_to_look_at_stands_to_the_end() {
             assert_state(&events, queued, State::Critical, Some(Class::Service));
         }
     }
+    let mended = Event::Mended {
+        routine: hello(),
+        environment: "production".into(),
+    };
+    assert_state(&[critical.clone(), mended], IDLE, State::Ok, None);
     assert!(seen(std::slice::from_ref(&critical)).is_under_way(&hello(), RUNNING));
 }
 
