@@ -266,20 +266,31 @@ fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {
             age,
             by: by.map(|by| by.as_str().to_owned()),
         },
-        Happened::LiveAndDeleted(revision, environment) => Event::Critical {
+        Happened::LiveAndDeleted(revision, environment) => critical(
             routine,
-            problem: Problem {
-                what: format!(
-                    "version {revision} was published to {environment} by somebody else while it was being deleted"
-                ),
-                help: "publish another version there at once; the code of this one is kept in the vault of the state directory".into(),
-                class: Class::Service,
-                operation: None,
-                request_id: None,
-                frame: None,
-            },
-        },
+            format!(
+                "version {revision} was published to {environment} by somebody else while it was being deleted"
+            ),
+            "publish another version there at once; the code of this one is kept in the vault of the state directory",
+        ),
+        Happened::OtherBytes(revision) => critical(
+            routine,
+            format!("version {revision} does not hold the bytes it was made of"),
+            "do not publish it; see what it holds, and delete it if nobody needs it",
+        ),
     }
+}
+
+fn critical(routine: RoutineName, what: String, help: &str) -> Event {
+    let problem = Problem {
+        what,
+        help: help.into(),
+        class: Class::Service,
+        operation: None,
+        request_id: None,
+        frame: None,
+    };
+    Event::Critical { routine, problem }
 }
 
 fn landed(code: &Code, stored: Stored) -> Landed {

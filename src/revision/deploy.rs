@@ -7,7 +7,7 @@
 
 mod steps;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -104,6 +104,8 @@ pub struct Session {
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
     sent: Option<Digest>,
+    /// Versions whose code is to be saved and was not given, and how often.
+    unread: BTreeMap<Revision, u32>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -184,6 +186,8 @@ pub enum Happened {
     },
     /// A version was published while it was being deleted.
     LiveAndDeleted(Revision, String),
+    /// A version that er-dev made of some bytes holds others.
+    OtherBytes(Revision),
 }
 
 /// Why a pass deletes nothing although it goes on.
@@ -246,6 +250,7 @@ impl Session {
             trouble: None,
             forced: None,
             sent: None,
+            unread: BTreeMap::new(),
         }
     }
 
