@@ -419,7 +419,13 @@ impl Schedule {
                 self.tell_trouble(&edit.routine, problem, pause, effects);
                 self.queue.put_back(edit, now + pause, attempt + 1);
             }
-            None => self.fail(&edit, problem, effects),
+            None => {
+                self.fail(&edit, problem, effects);
+                // It may have left a version without code. The next edit, which may come soon, is not held up by that.
+                if self.mode == Mode::Daemon {
+                    self.queue.owe_tidy(&edit.routine, now + LOOK_AGAIN);
+                }
+            }
         }
     }
 
