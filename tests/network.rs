@@ -169,10 +169,11 @@ async fn b07_a_request_that_waited_for_its_permit_can_be_carried_out_late_from_w
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let slow = "[limits]\nrequests_per_second = 4\nburst = 1\nmax_in_flight = 2";
     let bed = Bed::with(&names, Settings::default(), slow).await;
-    // Whoever is last in the line has waited for longer than a request has to settle.
+    // Whoever is last in the line has waited for some two seconds, and for that much less what it sends had to settle.
     let last = names.len();
-    bed.fault(&format!("UploadRoutineCode:{last}:process_late(1200)"));
-    let watch = bed.watch_from_start(QUICK);
+    bed.fault(&format!("UploadRoutineCode:{last}:process_late(3500)"));
+    let times = ["--api-timeout", "1s", "--settle-margin", "3s"];
+    let watch = bed.watch_from_start(&times);
     let late = |record: &Record| record.fault.is_some();
     bed.until("the late request", |world| world.history().iter().any(late))
         .await;
