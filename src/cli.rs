@@ -88,6 +88,28 @@ pub enum Command {
     Push(Push),
     /// List the versions of a routine: what is live, why each one stays, and which goes next.
     Revisions(Revisions),
+    /// Say what a path is to er-dev, and why: an entry, ignored by which rule, or nothing.
+    ///
+    /// For each path: whether a change of it makes a routine upload, and if not, which rule of which line ignores it; the
+    /// routines it belongs to; how it is watched; and of an entry whether it could go up as it is now. The paths need not
+    /// exist. Nothing is uploaded, and neither a key nor the network is needed.
+    Explain(Explain),
+    /// Put a version live in an environment.
+    Publish(Publish),
+    /// Put the version live that was live before.
+    Rollback(Rollback),
+    /// Rotate now: delete the oldest versions that may go, their code saved first.
+    Prune(Prune),
+    /// Keep a version out of rotation.
+    Pin(Pin),
+    /// Let rotation take a pinned version again.
+    Unpin(Pin),
+    /// Upload a version again that rotation deleted.
+    Restore(Restore),
+    /// Compare a routine's file with a version: exit 0 if they are the same, 1 if not.
+    Diff(Diff),
+    /// List what er-dev keeps on this machine, or remove it.
+    Purge(Purge),
     /// Run a stand-in for the service on this machine.
     Emulator(Emulator),
     /// Look at the configuration.
@@ -133,6 +155,134 @@ pub struct Revisions {
     #[arg(value_name = "NAME", value_parser = routine_name)]
     pub routine: Option<RoutineName>,
     /// Write one JSON object a routine.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+    /// Show descriptions in full, and when each version was made.
+    #[arg(long, env = "ER_DEV_WIDE")]
+    pub wide: bool,
+}
+
+/// `er-dev publish`
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// The version, by its number or the end of it; by default the one that holds the present bytes of the file, else the
+    /// newest.
+    #[arg(value_name = "REV")]
+    pub revision: Option<String>,
+    /// The environment, such as staging, production, or a canary by its exact name.
+    #[arg(long, value_name = "ENV", env = "ER_DEV_ENV")]
+    pub env: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long, env = "ER_DEV_DRY_RUN")]
+    pub dry_run: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev rollback`
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// The environment.
+    #[arg(long, value_name = "ENV", env = "ER_DEV_ENV")]
+    pub env: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long, env = "ER_DEV_DRY_RUN")]
+    pub dry_run: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev prune`
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// The routine; all by default.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: Option<RoutineName>,
+    /// Leave this many versions, if the rules let so many go; by default as many as are left after an upload.
+    #[arg(long, value_name = "N", env = "ER_DEV_KEEP")]
+    pub keep: Option<usize>,
+    /// Say what would go and why, and delete nothing.
+    #[arg(long, env = "ER_DEV_DRY_RUN")]
+    pub dry_run: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev pin` and `er-dev unpin`
+#[derive(Debug, Args)]
+pub struct Pin {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// The version, by its number or the end of it.
+    #[arg(value_name = "REV")]
+    pub revision: String,
+}
+
+/// `er-dev restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// The version that is gone, by its number or the end of it.
+    #[arg(value_name = "REV", required_unless_present = "list")]
+    pub revision: Option<String>,
+    /// Only show what can be restored.
+    #[arg(long, env = "ER_DEV_LIST", conflicts_with = "revision")]
+    pub list: bool,
+    /// With --list, write one JSON object a version.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// The version, by its number or the end of it; by default what is live in production, else the newest.
+    #[arg(value_name = "REV")]
+    pub revision: Option<String>,
+}
+
+/// `er-dev purge`
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// Remove all of it.
+    #[arg(long)]
+    pub yes: bool,
+    /// Write JSON.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Files or directories, there or not; one that is not there counts as a directory if it ends in "/".
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Write one JSON object a path.
     #[arg(long, env = "ER_DEV_JSON")]
     pub json: bool,
 }

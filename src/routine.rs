@@ -276,6 +276,33 @@ pub struct Edit {
     pub settled: Instant,
 }
 
+/// What the watcher has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    /// An entry came to rest.
+    Edit(Edit),
+    /// The place of an entry is gone or is another one, so that nothing is taken from there until it is back.
+    Halted {
+        /// The routine.
+        routine: RoutineName,
+        /// What became of the place: a lower-case fragment.
+        reason: String,
+    },
+    /// The place is back; an edit of what is there now follows.
+    Resumed(RoutineName),
+    /// Changes are seen by looking instead of by events from now on.
+    Polling {
+        /// Why, and of which routines: a lower-case fragment.
+        what: String,
+        /// What helps.
+        help: String,
+    },
+    /// Events tell of changes again; what they tell of, in words.
+    Events(String),
+    /// Everything that was changed before this sync was asked for has been said.
+    Synced(u64),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,19 @@ use crate::routine::RoutineName;
 /// The form of what this program keeps.
 const VERSION: &str = "1";
 
+/// What is kept for all routines together.
+const OF_ALL: [&str; 4] = ["budget.d", "run", "instance", "version"];
+
+/// What is kept of one routine.
+const OF_A_ROUTINE: [&str; 6] = [
+    "vault",
+    "pins.json",
+    "journal.0.json",
+    "journal.1.json",
+    "watch.lock",
+    "step.lock",
+];
+
 /// The state directory of this user.
 #[derive(Debug, Clone)]
 pub struct StateDir(PathBuf);
@@ -158,6 +171,38 @@ impl StateDir {
         Ok(path)
     }
 
+    /// The directories of all routines that something is kept of, with the names of service and routine as they stand here.
+    pub fn routines(&self) -> Result<Vec<(String, String, PathBuf)>, StateError> {
+        let mut routines = Vec::new();
+        for service in directories(&self.0)? {
+            for routine in directories(&service)? {
+                let ours = OF_A_ROUTINE.iter().any(|name| routine.join(name).exists());
+                if ours {
+                    routines.push((name_of(&service), name_of(&routine), routine));
+                }
+            }
+        }
+        routines.sort();
+        Ok(routines)
+    }
+
+    /// Removes everything that er-dev keeps here, and the directories that are empty then. What it did not make stays, for
+    /// the directory may be one with other things in it.
+    pub fn remove(&self) -> Result<(), StateError> {
+        for (_, _, routine) in self.routines()? {
+            for name in OF_A_ROUTINE {
+                remove(&routine.join(name))?;
+            }
+            let _ = fs::remove_dir(&routine);
+            let _ = routine.parent().map(fs::remove_dir);
+        }
+        for name in OF_ALL {
+            remove(&self.0.join(name))?;
+        }
+        let _ = fs::remove_dir(&self.0);
+        Ok(())
+    }
+
     /// The directory of the budget of requests. The gate makes it, and goes on slowly where it cannot.
     pub fn budget(&self) -> PathBuf {
         self.0.join("budget.d")
@@ -206,6 +251,36 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     writeln!(file, "{text}")?;
     file.persist(path)?;
     Ok(())
+}
+
+fn directories(path: &Path) -> Result<Vec<PathBuf>, StateError> {
+    let failed = |error| io_error(path, error);
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            directories.push(entry.path());
+        }
+    }
+    Ok(directories)
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Removes a file or a directory with all in it; what is not there is as good as removed.
+fn remove(path: &Path) -> Result<(), StateError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(|error| io_error(path, error)),
+    }
 }
 
 fn check_owner(path: &Path) -> Result<(), StateError> {
@@ -260,6 +335,36 @@ mod tests {
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn what_er_dev_did_not_make_survives_a_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        state.instance();
+        let endpoint = Endpoint {
+            url: "http://h".into(),
+            host: "h".into(),
+            loopback: false,
+        };
+        let routine = RoutineName::new("hello").unwrap();
+        let ours = state.routine(&endpoint, &routine).unwrap();
+        fs::write(ours.join("step.lock"), "1").unwrap();
+        fs::create_dir(ours.join("vault")).unwrap();
+        fs::write(ours.join("vault/1.json"), "{}").unwrap();
+        fs::create_dir_all(dir.path().join("photos/2024")).unwrap();
+        fs::write(dir.path().join("photos/2024/cat.jpg"), "cat").unwrap();
+        fs::write(dir.path().join("letter"), "dear").unwrap();
+        let routines = state.routines().unwrap();
+        assert_eq!(routines, [("h".into(), "hello".into(), ours)]);
+        state.remove().unwrap();
+        let mut left: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["letter", "photos"]);
+        assert!(dir.path().join("photos/2024/cat.jpg").exists());
     }
 
     #[test]

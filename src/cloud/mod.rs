@@ -65,7 +65,7 @@ pub struct Listed {
 }
 
 /// What is live where.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Environments {
     /// The live version of every environment; `None` where no numbered version is live.

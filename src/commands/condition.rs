@@ -16,7 +16,7 @@ use crate::revision::deploy::{Session, Trouble};
 use crate::routine::RoutineName;
 
 /// What helps where the state directory cannot be used.
-const MAKE_ROOM: &str = "make room in the state directory and see that it can be written, or give another one with `--state-dir DIR`";
+pub(super) const MAKE_ROOM: &str = "make room in the state directory and see that it can be written, or give another one with `--state-dir DIR`";
 
 /// What has been told so far. Clones share it.
 #[derive(Debug, Clone)]

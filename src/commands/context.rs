@@ -14,6 +14,7 @@ use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::{Session, Settings};
 use crate::revision::lock::{self, LockError, WatchLock};
+use crate::revision::vault::Vaults;
 use crate::routine::RoutineName;
 use crate::state::{StateDir, StateError};
 use crate::watch;
@@ -46,6 +47,8 @@ pub(super) struct Choice<'a> {
     pub(super) emulator: bool,
     /// Whether to change nothing on the service.
     pub(super) dry_run: bool,
+    /// How many versions are left at rest, if not as many as the configuration says.
+    pub(super) keep: Option<usize>,
 }
 
 impl Context {
@@ -53,6 +56,14 @@ impl Context {
     pub(super) async fn open(common: &Common, choice: Choice<'_>) -> Result<Self, Failure> {
         let mut config = load(common)?;
         choose(&mut config, choice.routines)?;
+        if let Some(keep) = choice.keep {
+            let cap = config.revisions.cap;
+            config.revisions.reserve = cap.checked_sub(keep).ok_or_else(|| {
+                Failure::usage(format!(
+                    "`--keep {keep}`: a routine holds {cap} versions at most"
+                ))
+            })?;
+        }
         let mut ground = None;
         let (credentials, state) = if choice.emulator {
             let (emulator, state) = start_emulator(&config).await?;
@@ -102,6 +113,7 @@ impl Context {
             common.lock_wait,
             timeouts,
             common.settle_margin,
+            Vaults::new(state.path()),
         );
         settings.dry_run = choice.dry_run;
         Ok(Self {

@@ -141,21 +141,23 @@ enum Told {
     Already,
 }
 
-/// Frees a slot. The edit is on the service already, so trouble here is a warning. Returns when another try makes sense.
+/// Puts the edit's version live where that is wanted, and frees a slot. The edit is on the service already, so trouble here is a warning. Returns when another try makes sense.
 async fn trim(
     pass: &mut Pass<'_>,
     routine: &RoutineName,
     tell: &mpsc::Sender<Telling>,
     told: Told,
 ) -> (Option<Again>, Reach) {
+    let published = pass.publish_owed().await;
     let trimmed = pass.trim().await;
     tell_happened(pass, routine, 0, tell).await;
-    let error = match trimmed {
-        Ok(again) => {
+    let (undone, error) = match (published, trimmed) {
+        (Ok(()), Ok(again)) => {
             let again = again.map(|at| Again::After(at.since(clock::now())));
             return (again, Reach::Answered);
         }
-        Err(error) => error,
+        (Err(error), _) => ("it was not put live", error),
+        (Ok(()), Err(error)) => ("no slot was freed", error),
     };
     let (again, reach) = (problem::again(&error), problem::reach(&error));
     match error {
@@ -169,7 +171,7 @@ async fn trim(
             if again.is_none() || told == Told::NotYet {
                 let problem = problem::of_deploy(&error);
                 let later = again.map_or("", |_| ", which is tried again");
-                let what = format!("no slot was freed{later}: {}", problem.what);
+                let what = format!("{undone}{later}: {}", problem.what);
                 let problem = Problem { what, ..problem };
                 let routine = Some(routine.clone());
                 tell_all(tell, [Event::Warning { routine, problem }]).await;
@@ -196,7 +198,12 @@ async fn tell_all(tell: &mpsc::Sender<Telling>, events: impl IntoIterator<Item =
     }
 }
 
-fn of_stored(edit: &Edit, code: &Code, stored: &Stored, routine: &Routine) -> Option<Event> {
+pub(super) fn of_stored(
+    edit: &Edit,
+    code: &Code,
+    stored: &Stored,
+    routine: &Routine,
+) -> Option<Event> {
     let (name, saves, sha256) = (routine.name.clone(), edit.saves, code.digest());
     let revision = stored.revision.clone();
     match stored.how {
@@ -226,7 +233,7 @@ fn of_stored(edit: &Edit, code: &Code, stored: &Stored, routine: &Routine) -> Op
     }
 }
 
-fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {
+pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {
     let routine = routine.clone();
     match happened {
         Happened::Rotated {
@@ -266,18 +273,54 @@ fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {
             age,
             by: by.map(|by| by.as_str().to_owned()),
         },
-        Happened::LiveAndDeleted(revision, environment) => critical(
-            routine,
-            format!(
-                "version {revision} was published to {environment} by somebody else while it was being deleted"
-            ),
-            "publish another version there at once; the code of this one is kept in the vault of the state directory",
-        ),
         Happened::OtherBytes(revision) => critical(
             routine,
             format!("version {revision} does not hold the bytes it was made of"),
             "do not publish it; see what it holds, and delete it if nobody needs it",
         ),
+        Happened::Published(published) => Event::Published {
+            routine,
+            revision: published.revision,
+            environment: published.environment,
+            before: published.before,
+        },
+        Happened::Republished {
+            revision,
+            environment,
+            before,
+        } => Event::Republished {
+            routine,
+            revision,
+            environment,
+            before,
+        },
+        Happened::LiveAndGone {
+            revision,
+            environment,
+            deleted,
+            kept,
+        } => {
+            let how = if deleted {
+                "was published there by somebody else while it was being deleted"
+            } else {
+                "is not there any more"
+            };
+            let help = if kept {
+                format!(
+                    "`er-dev restore {routine} {revision}` brings its code back as a new version, for `er-dev publish {routine} --env {environment}`"
+                )
+            } else {
+                format!(
+                    "publish another version there at once: `er-dev publish {routine} REV --env {environment}`"
+                )
+            };
+            let what = format!("{environment} points at version {revision}, which {how}");
+            critical(routine, what, &help)
+        }
+        Happened::Mended(environment) => Event::Mended {
+            routine,
+            environment,
+        },
     }
 }
 

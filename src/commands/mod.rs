@@ -11,9 +11,17 @@ mod condition;
 mod config;
 mod context;
 mod deploy;
+mod diff;
 mod emulator;
+mod explain;
+mod one;
+mod pin;
 mod problem;
+mod prune;
+mod publish;
+mod purge;
 mod push;
+mod restore;
 mod revisions;
 mod signals;
 mod watch;
@@ -69,6 +77,15 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Watch(flags) => watch::run(&common, flags, &mut report).await,
         Command::Push(flags) => push::run(&common, flags, &mut report).await,
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
+        Command::Explain(flags) => explain::run(&common, flags, &mut report),
+        Command::Publish(flags) => publish::publish(&common, flags, &mut report).await,
+        Command::Rollback(flags) => publish::rollback(&common, flags, &mut report).await,
+        Command::Prune(flags) => prune::run(&common, flags, &mut report).await,
+        Command::Pin(flags) => pin::pin(&common, flags, &mut report).await,
+        Command::Unpin(flags) => pin::unpin(&common, flags, &mut report).await,
+        Command::Restore(flags) => restore::run(&common, flags, &mut report).await,
+        Command::Diff(flags) => diff::run(&common, flags, &mut report).await,
+        Command::Purge(flags) => purge::run(&common, &flags, &mut report),
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
     }

@@ -8,9 +8,11 @@ use crate::cloud::form::OPERATION;
 use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
 use crate::report::{Frame, Problem};
-use crate::revision::deploy::DeployError;
+use crate::revision::deploy::{DeployError, Unpublishable};
 use crate::revision::lock::LockError;
 use crate::revision::protocol::Blocked;
+use crate::revision::rotation::Stays;
+use crate::routine::Revision;
 use crate::watch::source::SourceError;
 
 /// The pause before the next try where somebody has to do something first.
@@ -83,6 +85,16 @@ pub(super) fn of_cloud(error: &CloudError) -> Problem {
 pub(super) fn of_deploy(error: &DeployError) -> Problem {
     let (class, help) = match error {
         DeployError::Cloud(error) => return of_cloud(error),
+        DeployError::Blocked(Blocked::AllProtected(all)) => {
+            return Problem {
+                what: error.to_string(),
+                help: what_frees_a_slot(all),
+                class: Class::Slots,
+                operation: None,
+                request_id: None,
+                frame: None,
+            };
+        }
         DeployError::Blocked(Blocked::OtherBytes(_) | Blocked::StillListed(_)) => (
             Class::Service,
             "look at `er-dev revisions`; it is looked at again every few minutes, and when the file is saved",
@@ -93,7 +105,7 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
         ),
         DeployError::Blocked(_) => (
             Class::Slots,
-            "delete a version, publish a newer one, or lower `keep_newest`; `er-dev revisions` shows them all",
+            "look at `er-dev revisions`, which says why nothing goes; deleting a version by hand makes room, too",
         ),
         DeployError::Lock(LockError::Held(_)) => (
             Class::Locked,
@@ -106,6 +118,26 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
         DeployError::Unsettled(_) => (
             Class::InDoubt,
             "nothing to do: the versions are listed as soon as it must have settled",
+        ),
+        DeployError::Unpublishable(error) => (
+            match error {
+                Unpublishable::NotShown { .. } => Class::InDoubt,
+                Unpublishable::NoEnvironment { .. } => Class::Usage,
+                Unpublishable::Unknown(_) => Class::Service,
+                _ => Class::Refused,
+            },
+            match error {
+                Unpublishable::NotShown { .. } | Unpublishable::Changed { .. } => {
+                    "look at `er-dev revisions` and publish again; doing so twice does no harm"
+                }
+                Unpublishable::NoEnvironment { .. } => {
+                    "take one of these; upper and lower case count"
+                }
+                Unpublishable::Unknown(_) => {
+                    "try again later, or look at the console of the service"
+                }
+                _ => "choose another one; `er-dev revisions` shows them all",
+            },
         ),
         DeployError::Endless(_) => (
             Class::Service,
@@ -122,6 +154,39 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
     }
 }
 
+/// What would free a slot where each version has a reason to stay, by the reasons there are. The edit waits for it.
+fn what_frees_a_slot(all: &[(Revision, Stays)]) -> String {
+    let stays = |is: fn(&Stays) -> bool| all.iter().any(|(_, stays)| is(stays));
+    let ways = [
+        (
+            stays(|it| matches!(it, Stays::Pinned)),
+            "`er-dev unpin NAME REV`",
+        ),
+        (
+            stays(|it| matches!(it, Stays::PinnedByPattern)),
+            "a narrower `pin`",
+        ),
+        (
+            stays(|it| matches!(it, Stays::Live(_))),
+            "`er-dev publish NAME REV --env ENV` with a newer version",
+        ),
+        (
+            stays(|it| matches!(it, Stays::Newest)),
+            "a lower `keep_newest`",
+        ),
+        (
+            stays(|it| matches!(it, Stays::Foreign)),
+            "`rotate = \"any\"`",
+        ),
+    ];
+    let ways = ways.iter().filter(|(helps, _)| *helps).map(|(_, way)| *way);
+    let ways: Vec<&str> = ways.chain(["deleting one by hand"]).collect();
+    format!(
+        "one slot is freed by {}; the edit waits and goes up then",
+        ways.join(", or ")
+    )
+}
+
 /// When another try of a deploy makes sense.
 pub(super) fn again(error: &DeployError) -> Again {
     match error {
@@ -129,8 +194,10 @@ pub(super) fn again(error: &DeployError) -> Again {
         DeployError::Blocked(Blocked::OtherBytes(_) | Blocked::StillListed(_)) => {
             Again::Later(PROBE)
         }
+        DeployError::Blocked(Blocked::AllProtected(_)) => Again::Growing(SLOT_PROBE),
         DeployError::Blocked(_) => Again::Later(SLOT_PROBE),
         DeployError::Lock(_) => Again::Soon(Duration::ZERO),
+        DeployError::Unpublishable(_) => Again::Later(SLOT_PROBE),
         DeployError::Unsettled(until) => Again::After(until.since(clock::now())),
         DeployError::Endless(_) => Again::FewTimes(UNKNOWN_TRIES),
     }
@@ -154,7 +221,9 @@ pub(super) fn reach(error: &DeployError) -> Reach {
     let error = match error {
         DeployError::Cloud(error) => error,
         // Both are said after a look of the same pass only.
-        DeployError::Blocked(_) | DeployError::Endless(_) => return Reach::Answered,
+        DeployError::Blocked(_) | DeployError::Endless(_) | DeployError::Unpublishable(_) => {
+            return Reach::Answered;
+        }
         DeployError::Lock(_) | DeployError::Unsettled(_) => return Reach::Unasked,
     };
     match error.class {

@@ -35,14 +35,14 @@ pub(super) async fn run(
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());
     // Nothing comes later: the other end of this channel is closed from the start.
-    let (_, edits) = mpsc::channel(1);
+    let (_, sightings) = mpsc::channel(1);
     let until = Until::Idle {
         give_up: Some(tokio::time::Instant::now() + flags.timeout),
     };
     let work = Work {
         sessions,
         first,
-        edits,
+        sightings,
         until,
         drain: context.config.daemon.drain,
     };

@@ -14,7 +14,10 @@ use crate::revision::mark::{Mark, text_of};
 use crate::revision::rotation::Fate;
 
 use super::context::{Choice, Context};
-use super::{Failure, problem};
+use super::{Failure, one};
+
+/// How much of a note is shown unless all of it is asked for.
+const NOTE_CHARS: usize = 40;
 
 /// One version, ready to be shown.
 struct Row<'a> {
@@ -30,7 +33,7 @@ pub(super) async fn run(
     flags: cli::Revisions,
     report: &mut Report,
 ) -> Result<u8, Failure> {
-    let routines: Vec<_> = flags.routine.into_iter().collect();
+    let routines: Vec<_> = flags.routine.iter().cloned().collect();
     let context = Context::open(
         common,
         Choice {
@@ -42,14 +45,7 @@ pub(super) async fn run(
     let json = flags.json || common.format == crate::report::Format::Json;
     for (index, session) in context.sessions()?.into_values().enumerate() {
         let mut session = session;
-        if let Err(error) = session.list().await {
-            let problem = problem::of_cloud(&error);
-            let name = &session.routine().name;
-            return Err(Failure::new(
-                problem.class,
-                format!("{name}: {}\n= help: {}", problem.what, problem.help),
-            ));
-        }
+        one::list(&mut session).await?;
         let Some(listing) = session.knowledge().listing() else {
             continue;
         };
@@ -57,7 +53,10 @@ pub(super) async fn run(
             report.print(&format!("{}\n", object(&session, listing)));
         } else {
             let space = if index > 0 { "\n" } else { "" };
-            report.print(&format!("{space}{}", table(&session, listing, report)));
+            report.print(&format!(
+                "{space}{}",
+                table(&session, listing, flags.wide, report)
+            ));
         }
     }
     context.close().await;
@@ -93,54 +92,80 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
     rows
 }
 
-fn table(session: &Session, listing: &Listing, report: &Report) -> String {
+fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> String {
     let mut table = Table::new([
+        ("#", Align::Right),
         ("revision", Align::Left),
         ("age", Align::Right),
+        ("made", Align::Left),
         ("live in", Align::Left),
         ("fate", Align::Left),
         ("content", Align::Left),
         ("by", Align::Left),
-        ("description", Align::Left),
+        ("note", Align::Left),
     ]);
-    for row in rows(session, listing) {
+    let rows = rows(session, listing);
+    for (index, row) in rows.iter().enumerate() {
         let age = age_of(&row.listed.revision, SystemTime::now());
-        let fate = match &row.fate {
-            Some(Fate::Stays(stays)) => format!("stays: {stays}"),
-            Some(Fate::MayGo(0)) => "goes next".into(),
-            Some(Fate::MayGo(_)) | None => String::new(),
-        };
+        let made = row.listed.created.filter(|_| wide);
+        let note = text_of(&row.listed.description);
         table.row([
+            (index + 1).to_string(),
             row.listed.revision.to_string(),
             age.map(words::age).unwrap_or_default(),
+            made.map(|made| format!("{made:.0}")).unwrap_or_default(),
             row.live.join(", "),
-            fate,
+            row.fate.as_ref().map(fate).unwrap_or_default(),
             row.mark
                 .as_ref()
                 .map(|mark| mark.short().to_owned())
                 .unwrap_or_default(),
             by(session, row.mark.as_ref()).to_owned(),
-            text_of(&row.listed.description).to_owned(),
+            if wide { note.to_owned() } else { cut(note) },
         ]);
     }
-    let cap = session.policy().cap;
+    let (name, cap) = (&session.routine().name, session.policy().cap);
     let used = listing.revisions.len();
-    let name = &session.routine().name;
     let head = format!("{name}  {used} of {cap} slots taken\n");
-    let refusal = session
-        .policy()
-        .fates(listing, session.knowledge().protected())
-        .err();
-    let foot = refusal.map(|refusal| {
-        format!(
-            "nothing is rotated: {}\n",
-            words::escape(&refusal.to_string())
-        )
-    });
+    let foot = words::escape(&totals(session, listing, &rows));
+    format!("{head}{}{foot}\n", table.render(report.look()))
+}
+
+fn fate(fate: &Fate) -> String {
+    match fate {
+        Fate::Stays(stays) => format!("stays: {stays}"),
+        Fate::MayGo(0) => "goes next".into(),
+        Fate::MayGo(_) => "may go".into(),
+    }
+}
+
+/// The beginning of a note, as much as leaves room for the rest of its line.
+fn cut(note: &str) -> String {
+    if note.chars().count() <= NOTE_CHARS {
+        return note.to_owned();
+    }
+    let start: String = note.chars().take(NOTE_CHARS - 3).collect();
+    format!("{start}...")
+}
+
+/// How many versions stay and may go, and when that matters.
+fn totals(session: &Session, listing: &Listing, rows: &[Row<'_>]) -> String {
+    let policy = session.policy();
+    if let Err(refusal) = policy.fates(listing, session.knowledge().protected()) {
+        return format!("nothing is rotated: {refusal}");
+    }
+    let may_go = |row: &&Row<'_>| matches!(row.fate, Some(Fate::MayGo(_)));
+    let going = rows.iter().filter(may_go).count();
+    let stay = rows.len() - going;
+    let next = rows.iter().find(|row| row.fate == Some(Fate::MayGo(0)));
+    let next = next.map(|row| format!(", {} next", row.listed.revision.short()));
+    let full = match going {
+        0 if rows.len() >= policy.cap => "; no slot can be freed for the next upload",
+        _ => "",
+    };
     format!(
-        "{head}{}{}",
-        table.render(report.look()),
-        foot.unwrap_or_default()
+        "{stay} stay, {going} may go{}{full}",
+        next.unwrap_or_default()
     )
 }
 

@@ -12,7 +12,7 @@ use crate::pipeline::daemon::{self, Finished, Until, Work};
 use crate::report::class::Class;
 use crate::report::{Event, Report, Totals};
 use crate::revision::deploy::{Session, age_of};
-use crate::routine::{Edit, RoutineName};
+use crate::routine::{Edit, RoutineName, Sighting};
 use crate::watch;
 
 use super::condition::Condition;
@@ -23,8 +23,8 @@ use super::{Failure, deploy as deploying, problem, signals};
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
 
-/// Settled edits that wait for the loop. When there are more, the watcher waits, and saves pile up as one edit.
-const EDITS: usize = 64;
+/// Sightings that wait for the loop. When there are more, the watcher waits, and saves pile up as one edit.
+const SIGHTINGS: usize = 64;
 
 /// Runs until a signal, or with `--once` until every routine is up to date.
 pub(super) async fn run(
@@ -37,13 +37,14 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
     let stop = signals::at(1)?;
     let abort = signals::at(2)?;
     let locks = context.watch_locks()?;
     context.tell_start(report);
-    let (sender, edits) = mpsc::channel(EDITS);
+    let (sender, sightings) = mpsc::channel(SIGHTINGS);
     let (watching, first) = if flags.once {
         drop(sender);
         (
@@ -87,7 +88,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
-        edits,
+        sightings,
         until,
         drain,
     };
@@ -104,7 +105,7 @@ pub(super) async fn run(
 
 fn start_watching(
     context: &Context,
-    sender: mpsc::Sender<Edit>,
+    sender: mpsc::Sender<Sighting>,
 ) -> Result<(watch::Watching, Vec<Edit>), Failure> {
     let settings = watch::Settings {
         debounce: context.config.watch.debounce,

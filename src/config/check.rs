@@ -12,11 +12,11 @@ use std::time::Duration;
 use ignore::gitignore::GitignoreBuilder;
 use toml::Spanned;
 
-use super::error::Fault;
+use super::error::{Fault, line_of};
 use super::raw::{self, Period};
 use super::{
-    Config, Daemon, Endpoint, Limits, Revisions, Rotate, Routine, Service, Verify, Watch, endpoint,
-    routine,
+    Config, Daemon, Endpoint, Limits, Pattern, Revisions, Rotate, Routine, Service, Verify, Watch,
+    endpoint, routine,
 };
 
 /// The endpoint of a file that names none.
@@ -52,18 +52,24 @@ const MAX_CAP: usize = 10;
 const RESERVE: usize = 1;
 const KEEP_NEWEST: usize = 3;
 
-/// Checks everything. `file` is the file's own absolute path; `allowed` are hosts the caller vouches for.
-pub(super) fn check(raw: raw::File, file: &Path, allowed: &[String]) -> Result<Config, Fault> {
+/// Checks everything. `text` is what was read and `file` its own absolute path; `allowed` are hosts the caller vouches
+/// for.
+pub(super) fn check(
+    raw: raw::File,
+    text: &str,
+    file: &Path,
+    allowed: &[String],
+) -> Result<Config, Fault> {
     let service = service(raw.service, allowed)?;
     let limits = limits(&raw.limits)?;
-    let watch = watch(raw.watch)?;
+    let watch = watch(raw.watch, text)?;
     let revisions = revisions(raw.revisions)?;
     let daemon = daemon(&raw.daemon)?;
     let dir = file.parent().unwrap_or(Path::new("/"));
     let mut routines: Vec<Routine> = Vec::new();
     for raw in raw.routine {
         let span = raw.name.span();
-        let routine = routine::check(raw, dir)?;
+        let routine = routine::check(raw, text, dir)?;
         if routines.iter().any(|known| known.name == routine.name) {
             return Err(
                 Fault::at(span, format!("two routines are named `{}`", routine.name))
@@ -141,7 +147,7 @@ fn limits(raw: &raw::Limits) -> Result<Limits, Fault> {
     Ok(limits)
 }
 
-fn watch(raw: raw::Watch) -> Result<Watch, Fault> {
+fn watch(raw: raw::Watch, text: &str) -> Result<Watch, Fault> {
     let debounce = period(&raw.debounce, "debounce", DEBOUNCE, &DEBOUNCE_BOUNDS)?;
     let max_wait = period(&raw.max_wait, "max_wait", MAX_WAIT, &MAX_WAIT_BOUNDS)?;
     if max_wait < debounce {
@@ -177,7 +183,10 @@ fn watch(raw: raw::Watch) -> Result<Watch, Fault> {
         GitignoreBuilder::new("/")
             .add_line(None, pattern.get_ref())
             .map_err(|error| bad_pattern(&pattern, &error))?;
-        ignore.push(pattern.into_inner());
+        ignore.push(Pattern {
+            line: line_of(text, pattern.span().start),
+            text: pattern.into_inner(),
+        });
     }
     Ok(Watch {
         debounce,

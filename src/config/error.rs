@@ -168,12 +168,18 @@ fn place(text: &str, span: Range<usize>, hide_from: Option<usize>) -> Place {
     let column = line[..marked.start.min(line.len())].chars().count() + 1;
     let (drawn, indent, width) = draw(&shown, &marked, column, hidden.is_some());
     Place {
-        line: text[..line_start].matches('\n').count() + 1,
+        line: line_of(text, line_start),
         column,
         text: drawn,
         indent,
         width,
     }
+}
+
+/// The line a byte of the text is in, counted from 1.
+pub(super) fn line_of(text: &str, byte: usize) -> usize {
+    let before = text.bytes().take(byte);
+    before.filter(|byte| *byte == b'\n').count() + 1
 }
 
 /// The part of a line around its marked bytes as it is shown, the cells before the caret, and the cells under it.

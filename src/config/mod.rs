@@ -88,7 +88,16 @@ pub struct Watch {
     /// The pause between two full looks for changes no event told of.
     pub rescan: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
-    pub ignore: Vec<String>,
+    pub ignore: Vec<Pattern>,
+}
+
+/// An ignore pattern and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// The pattern in gitignore's syntax.
+    pub text: String,
+    /// The line of the file, counted from 1.
+    pub line: usize,
 }
 
 /// How versions are kept and rotated. `keep_newest < cap - reserve`.
@@ -146,6 +155,8 @@ pub struct Routine {
     pub entry: PathBuf,
     /// The entry as the file wrote it, for descriptions and messages.
     pub shown: String,
+    /// The line of the file that names the entry, counted from 1.
+    pub line: usize,
     /// The directory the entry may not leave, absolute.
     pub root: PathBuf,
     /// The template of the description, before the content mark.
@@ -154,6 +165,8 @@ pub struct Routine {
     pub check: bool,
     /// Whether the routine is made remotely when it is missing.
     pub create: bool,
+    /// Where each upload is put live at once.
+    pub publish_to: Vec<String>,
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.
@@ -198,6 +211,12 @@ pub fn load(path: &Path, allow_endpoint: &[String]) -> Result<Config, ConfigErro
     parse(&text, &absolute, &shown(path), allow_endpoint)
 }
 
+/// A path in the form that the paths of a configuration have: absolute, and without `.` and `..`, which are taken from
+/// the text and not from the disk. A relative one begins at `dir`.
+pub fn absolute(path: &Path, dir: &Path) -> PathBuf {
+    routine::plain(&dir.join(path))
+}
+
 /// Checks the text of a file. `file` is where it stands, absolute; `shown` is what errors call it.
 fn parse(
     text: &str,
@@ -207,7 +226,7 @@ fn parse(
 ) -> Result<Config, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     raw::read(text)
-        .and_then(|raw| check::check(raw, &routine::plain(file), allow_endpoint))
+        .and_then(|raw| check::check(raw, text, &routine::plain(file), allow_endpoint))
         .map_err(|fault| fault.in_file(shown, text).into())
 }
 

@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::Routine;
 use super::check::{bad_pattern, not_yet};
-use super::error::Fault;
+use super::error::{Fault, line_of};
 use super::raw::{self, Build, suggestion};
+use super::{Routine, absolute};
 use crate::routine::RoutineName;
 
 const DESCRIPTION: &str = "{file}";
@@ -18,8 +18,9 @@ const MAX_DESCRIPTION_CHARS: usize = 200;
 /// What a description may hold in braces one day, besides `{file}`.
 const LATER_PLACEHOLDERS: [&str; 5] = ["git", "branch", "user", "host", "time"];
 
-/// Checks one routine. `dir` is the absolute directory of the file, where relative paths begin.
-pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
+/// Checks one routine of the file with this text. `dir` is the absolute directory of the file, where relative paths
+/// begin.
+pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine, Fault> {
     let name = name(&raw.name)?;
     let (entry, root) = entry(&raw.entry, dir)?;
     let description = description(raw.description)?;
@@ -30,16 +31,18 @@ pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
         "\"revision\"",
     )?;
     not_yet(&raw.follow, false, "follow = true", "false")?;
-    publish_to(&raw.publish_to)?;
+    let publish_to = publish_to(raw.publish_to)?;
     build(raw.build)?;
     Ok(Routine {
         name,
         entry,
+        line: line_of(text, raw.entry.span().start),
         shown: raw.entry.into_inner(),
         root,
         description,
         check: raw.check.unwrap_or(true),
         create: raw.create.unwrap_or(false),
+        publish_to,
     })
 }
 
@@ -74,7 +77,7 @@ fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Faul
     if matches!(last, "" | "." | "..") {
         return Err(fault("an entry names a file").help("for example entry = \"hello.js\""));
     }
-    let path = plain(&dir.join(text));
+    let path = absolute(Path::new(text), dir);
     match path.parent() {
         Some(root) => Ok((path.clone(), root.to_owned())),
         None => Err(fault("an entry names a file")),
@@ -118,21 +121,17 @@ fn description(written: Option<Spanned<String>>) -> Result<String, Fault> {
     Ok(template.into_inner())
 }
 
-/// Publishing what users see is never automatic, and publishing to staging is still to come.
-fn publish_to(environments: &[Spanned<String>]) -> Result<(), Fault> {
+/// Publishing what users see is never automatic.
+fn publish_to(environments: Vec<Spanned<String>>) -> Result<Vec<String>, Fault> {
     let live = environments.iter().find(|name| name.get_ref() != "staging");
     if let Some(live) = live {
         let message = format!("er-dev never publishes to `{}` by itself", live.get_ref());
         return Err(Fault::at(live.span(), message)
-            .help("what users see is changed by hand only: use publish_to = []"));
+            .help("what users see is changed by hand only: use publish_to = [\"staging\"] or []"));
     }
-    match environments.first() {
-        Some(staging) => {
-            let message = "publishing to staging after an upload is not available yet";
-            Err(Fault::at(staging.span(), message).help("use publish_to = []"))
-        }
-        None => Ok(()),
-    }
+    let mut names: Vec<String> = environments.into_iter().map(Spanned::into_inner).collect();
+    names.dedup();
+    Ok(names)
 }
 
 fn build(build: Option<Spanned<Build>>) -> Result<(), Fault> {

@@ -13,8 +13,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::report::class::Class;
-use crate::report::{self, Report, Totals};
-use crate::routine::{Edit, RoutineName};
+use crate::report::{self, Problem, Report, Totals};
+use crate::routine::{Edit, RoutineName, Sighting};
 
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 
@@ -49,8 +49,8 @@ pub struct Work<S> {
     pub sessions: BTreeMap<RoutineName, S>,
     /// Edits that are there from the start.
     pub first: Vec<Edit>,
-    /// Edits that come later.
-    pub edits: mpsc::Receiver<Edit>,
+    /// What the watcher has to say later.
+    pub sightings: mpsc::Receiver<Sighting>,
     /// When the loop ends.
     pub until: Until,
     /// How long a stop waits for running deploys.
@@ -95,7 +95,7 @@ where
     let Work {
         sessions,
         first,
-        mut edits,
+        mut sightings,
         until,
         drain,
     } = work;
@@ -162,8 +162,14 @@ where
                 }
                 running.ended(joined)?
             }
-            edit = edits.recv(), if !stopping && mode == Mode::Daemon => match edit {
-                Some(edit) => Event::Edited(edit),
+            sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
+                Some(Sighting::Edit(edit)) => Event::Edited(edit),
+                Some(sighting) => {
+                    if let Some(event) = seen(sighting) {
+                        report.tell(&event);
+                    }
+                    continue;
+                }
                 None => return Err(DaemonError::WatcherEnded),
             },
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
@@ -258,6 +264,34 @@ fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Eve
     }
 }
 
+/// What is told of a sighting that is no edit.
+fn seen(sighting: Sighting) -> Option<report::Event> {
+    let problem = |what, help, class| Problem {
+        what,
+        help,
+        class,
+        operation: None,
+        request_id: None,
+        frame: None,
+    };
+    match sighting {
+        Sighting::Halted { routine, reason } => Some(report::Event::Halted {
+            routine,
+            problem: problem(
+                reason,
+                "put it back; what is on the service stays as it is".into(),
+                Class::Source,
+            ),
+        }),
+        Sighting::Resumed(routine) => Some(report::Event::Resumed { routine }),
+        Sighting::Polling { what, help } => Some(report::Event::Degraded {
+            problem: problem(what, help, Class::Watch),
+        }),
+        Sighting::Events(what) => Some(report::Event::Restored { what }),
+        Sighting::Edit(_) | Sighting::Synced(_) => None,
+    }
+}
+
 /// tokio's clock, which a test can pause, in the form that pure code takes.
 fn now() -> std::time::Instant {
     Instant::now().into_std()
@@ -277,7 +311,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use crate::pipeline::schedule::{Again, End, Reach};
-    use crate::report::{Format, Look, Problem};
+    use crate::report::{Format, Look};
     use crate::routine::{Digest, Revision};
 
     use super::*;
@@ -345,14 +379,14 @@ mod tests {
         }
     }
 
-    fn work(until: Until) -> (Work<u32>, mpsc::Sender<Edit>) {
-        let (sender, edits) = mpsc::channel(8);
+    fn work(until: Until) -> (Work<u32>, mpsc::Sender<Sighting>) {
+        let (sender, sightings) = mpsc::channel(8);
         let sessions = BTreeMap::from([(hello(), 0)]);
         (
             Work {
                 sessions,
                 first: Vec::new(),
-                edits,
+                sightings,
                 until,
                 drain: Duration::from_secs(10),
             },
@@ -372,7 +406,7 @@ mod tests {
         };
         let stop = async {
             for text in ["a", "b", "c", "d"] {
-                sender.send(edit(text)).await.unwrap();
+                sender.send(Sighting::Edit(edit(text))).await.unwrap();
             }
             tokio::time::sleep(Duration::from_secs(60)).await;
         };

@@ -30,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The shortest pause of the back-off, after jitter.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The first pause where somebody has to change something and may be doing so just now.
+const FIRST_GROWING: Duration = Duration::from_secs(1);
+
 /// The most tries of an edit by a command that runs once: some minutes of growing pauses.
 const TRIES_ONCE: u32 = 12;
 
@@ -138,6 +141,8 @@ pub enum Again {
     After(Duration),
     /// After this pause, since somebody has to change something first. A command that runs once does not wait for it.
     Later(Duration),
+    /// The same with pauses that grow from try to try, up to this one.
+    Growing(Duration),
     /// Not until the file changes.
     Never,
 }
@@ -527,7 +532,10 @@ impl Schedule {
             Again::FewTimes(most) if attempt + 1 < most => Some(pause(attempt, jitter)),
             Again::After(pause) => Some(pause),
             Again::Later(pause) if self.mode == Mode::Daemon => Some(pause),
-            Again::FewTimes(_) | Again::Later(_) | Again::Never => None,
+            Again::Growing(most) if self.mode == Mode::Daemon => {
+                Some(FIRST_GROWING.saturating_mul(1 << attempt.min(16)).min(most))
+            }
+            Again::FewTimes(_) | Again::Later(_) | Again::Growing(_) | Again::Never => None,
         }
     }
 

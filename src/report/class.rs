@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 pub enum Class {
     /// The file cannot go up as it is.
     Source,
+    /// File events cannot be had, or not of everything.
+    Watch,
     /// The service could not be reached.
     Network,
     /// It is not known whether a request was carried out.
@@ -39,8 +41,9 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order README lists them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Source,
+        Self::Watch,
         Self::Network,
         Self::InDoubt,
         Self::Throttled,
@@ -60,6 +63,7 @@ impl Class {
     pub fn word(self) -> &'static str {
         match self {
             Self::Source => "source",
+            Self::Watch => "watch",
             Self::Network => "network",
             Self::InDoubt => "in-doubt",
             Self::Throttled => "throttled",
@@ -85,7 +89,12 @@ impl Class {
             Self::Credentials => 77,
             Self::Config | Self::State => 78,
             Self::Usage => 2,
-            Self::Clock | Self::Slots | Self::Missing | Self::Refused | Self::Service => 1,
+            Self::Watch
+            | Self::Clock
+            | Self::Slots
+            | Self::Missing
+            | Self::Refused
+            | Self::Service => 1,
         }
     }
 }

@@ -23,7 +23,14 @@
 //! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`), `detail`, `saves` |
 //! | `offline` | `after_ms`, `problem` |
 //! | `online` | `lasted_ms`, edits `waiting` |
+//! | `halted` | `routine`, `problem` |
+//! | `resumed` | `routine` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
+//! | `published`, `republished` (by somebody else) | `routine`, `revision`, `environment`, `before` |
+//! | `pinned` | `routine`, `revision`, `pinned`: whether it is now |
+//! | `recovered` (restored from the vault) | `routine`, `revision`, `was` |
+//! | `pruned` | `routine`, `rotated`, `left`, `planned`, `stay` |
+//! | `mended` | `routine`, `environment` |
 //! | `degraded` | `problem` |
 //! | `restored` | `what` |
 //! | `critical` | `routine`, `problem` |
@@ -53,8 +60,13 @@ pub fn render(event: &Event, now: Timestamp) -> String {
         ts: format!("{now:.3}"),
         event,
     };
+    line(&envelope)
+}
+
+/// An object as a finished line.
+pub fn line(object: &impl Serialize) -> String {
     // Only a map with odd keys or a failing writer can fail here, and there is neither.
-    let object = serde_json::to_string(&envelope).unwrap_or_default();
+    let object = serde_json::to_string(object).unwrap_or_default();
     let mut line = String::with_capacity(object.len() + 1);
     // JSON escapes fewer characters than a terminal needs. Outside its strings there are none of them.
     for c in object.chars() {

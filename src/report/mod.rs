@@ -222,6 +222,18 @@ pub enum Event {
         /// Edits that waited for it.
         waiting: usize,
     },
+    /// The place of a routine's entry is gone or is another one. Nothing is taken from there until it is back.
+    Halted {
+        /// The routine.
+        routine: RoutineName,
+        /// What became of the place.
+        problem: Problem,
+    },
+    /// The place of a routine's entry is back.
+    Resumed {
+        /// The routine.
+        routine: RoutineName,
+    },
     /// Somebody else made a version.
     Foreign {
         /// The routine.
@@ -238,6 +250,75 @@ pub enum Event {
         /// Which other er-dev made it, if one did.
         #[serde(skip_serializing_if = "Option::is_none")]
         by: Option<String>,
+    },
+    /// A version was put live from here.
+    Published {
+        /// The routine.
+        routine: RoutineName,
+        /// The version.
+        revision: Revision,
+        /// Where it is live now.
+        #[serde(serialize_with = "json::text")]
+        environment: String,
+        /// What was live there before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<Revision>,
+    },
+    /// Somebody else put a version live.
+    Republished {
+        /// The routine.
+        routine: RoutineName,
+        /// The version.
+        revision: Revision,
+        /// Where it is live now.
+        #[serde(serialize_with = "json::text")]
+        environment: String,
+        /// What was live there before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<Revision>,
+    },
+    /// A person pinned a version, or took its pin away.
+    Pinned {
+        /// The routine.
+        routine: RoutineName,
+        /// The version.
+        revision: Revision,
+        /// Whether it is pinned now.
+        pinned: bool,
+    },
+    /// What the vault held of a version is on the service again, as another version.
+    Recovered {
+        /// The routine.
+        routine: RoutineName,
+        /// The new version.
+        revision: Revision,
+        /// The one that was deleted.
+        was: Revision,
+    },
+    /// Rotation that was asked for has ended.
+    Pruned {
+        /// The routine.
+        routine: RoutineName,
+        /// How many versions went, or would have gone.
+        rotated: usize,
+        /// How many are left.
+        left: usize,
+        /// Whether this was only a plan.
+        planned: bool,
+        /// Why more are left than were to be; empty if that is not so.
+        #[serde(
+            serialize_with = "json::text",
+            skip_serializing_if = "String::is_empty"
+        )]
+        stay: String,
+    },
+    /// An environment points at a version that is there again.
+    Mended {
+        /// The routine.
+        routine: RoutineName,
+        /// The environment.
+        #[serde(serialize_with = "json::text")]
+        environment: String,
     },
     /// Work goes on with less safety than usual.
     Degraded {
@@ -435,6 +516,14 @@ impl Event {
             | Self::Throttled { routine, .. }
             | Self::Rotated { routine, .. }
             | Self::Created { routine }
+            | Self::Halted { routine, .. }
+            | Self::Published { routine, .. }
+            | Self::Republished { routine, .. }
+            | Self::Pinned { routine, .. }
+            | Self::Mended { routine, .. }
+            | Self::Recovered { routine, .. }
+            | Self::Pruned { routine, .. }
+            | Self::Resumed { routine }
             | Self::Foreign { routine, .. }
             | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),

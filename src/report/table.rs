@@ -39,7 +39,8 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| escape(&cell)));
     }
 
-    /// The table as lines, the header first, two spaces between columns and none at the end of a line.
+    /// The table as lines, the header first, two spaces between columns and none at the end of a line. A column that no
+    /// row has anything in is left out.
     pub fn render(&self, look: Look) -> String {
         let header = self.header.map(String::from);
         let lines = || std::iter::once(&header).chain(&self.rows);
@@ -61,7 +62,11 @@ impl<const N: usize> Table<N> {
 
     fn line(&self, cells: &[String; N], widths: &[usize; N]) -> String {
         let mut line = String::new();
-        for ((cell, align), width) in cells.iter().zip(self.aligns).zip(widths) {
+        for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let (align, mut column) = (self.aligns[at], self.rows.iter().map(|row| &row[at]));
+            if !self.rows.is_empty() && column.all(String::is_empty) {
+                continue;
+            }
             let padding = " ".repeat(width.saturating_sub(columns(cell)));
             match align {
                 Align::Left => line.extend([cell, padding.as_str(), "  "]),
@@ -95,6 +100,14 @@ mod tests {
             sample().render(Look::PLAIN),
             " #  by            size\n 1  日本         980 B\n10  e\u{301}lan\\u{1b}  1.9 kB\n 2\n"
         );
+    }
+
+    #[test]
+    fn a_column_without_anything_in_it_is_left_out() {
+        let heads = ["name", "made", "size"].map(|head| (head, Align::Left));
+        let mut table = Table::new(heads);
+        table.row(["a".into(), String::new(), "1 B".into()]);
+        assert_eq!(table.render(Look::PLAIN), "name  size\na     1 B\n");
     }
 
     #[test]

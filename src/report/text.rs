@@ -21,10 +21,14 @@ const CLASS: usize = 76;
 /// Where the count of slots ends, unless what stands before it is longer.
 const GAUGE: usize = 95;
 
-const GOOD: Style = AnsiColor::Green.on_default().bold();
-const NEWS: Style = AnsiColor::Cyan.on_default().bold();
-const CARE: Style = AnsiColor::Yellow.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What went well.
+pub const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What is worth knowing.
+pub const NEWS: Style = AnsiColor::Cyan.on_default().bold();
+/// What may surprise.
+pub const CARE: Style = AnsiColor::Yellow.on_default().bold();
+/// What went wrong.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
@@ -45,6 +49,12 @@ pub fn render(event: &Event, now: &Zoned, look: Look) -> String {
     page.put(&details, style);
     page.tail(event);
     page.out
+}
+
+/// One fact as a finished line: its label in the column of verbs, then its words, which have to be escaped already.
+pub fn fact(label: &str, style: Style, words: &str, look: Look) -> String {
+    let space = " ".repeat(VERB.saturating_sub(columns(label)));
+    format!("{space}{}  {words}\n", paint(label, style, look))
 }
 
 /// Text in a style, or as it is where there is no colour.
@@ -75,7 +85,17 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Planned { .. } => ("Planned", NEWS),
         Event::Offline { .. } => ("Offline", CARE),
         Event::Online { .. } => ("Online", GOOD),
+        Event::Halted { .. } => ("Halted", CARE),
+        Event::Resumed { .. } => ("Resumed", GOOD),
         Event::Foreign { .. } => ("Foreign", CARE),
+        Event::Published { .. } => ("Published", GOOD),
+        Event::Republished { .. } => ("Foreign", CARE),
+        Event::Pinned { pinned: true, .. } => ("Pinned", GOOD),
+        Event::Pinned { .. } => ("Unpinned", GOOD),
+        Event::Mended { .. } => ("Mended", GOOD),
+        Event::Recovered { .. } => ("Recovered", GOOD),
+        Event::Pruned { stay, .. } if !stay.is_empty() => ("Pruned", CARE),
+        Event::Pruned { .. } => ("Pruned", GOOD),
         Event::Degraded { .. } => ("Degraded", CARE),
         Event::Restored { .. } => ("Restored", GOOD),
         Event::Critical { .. } => ("Critical", BAD),
@@ -187,7 +207,9 @@ fn details(event: &Event) -> String {
         Event::Failed { problem, .. }
         | Event::Warning { problem, .. }
         | Event::Degraded { problem }
+        | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
+        Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
         Event::Foreign {
             revision, age, by, ..
         } => {
@@ -200,6 +222,67 @@ fn details(event: &Event) -> String {
                 None => "not by er-dev".into(),
             };
             format!("{}  {made} {by}", short(revision))
+        }
+        Event::Published {
+            revision,
+            environment,
+            before,
+            ..
+        } => {
+            let to = escape(environment);
+            let before = before.as_ref().map(|it| format!(" (was {})", short(it)));
+            format!(
+                "{}  live in {to} now{}",
+                short(revision),
+                before.unwrap_or_default()
+            )
+        }
+        Event::Republished {
+            revision,
+            environment,
+            before,
+            ..
+        } => {
+            let to = escape(environment);
+            let before = before.as_ref().map(|it| format!(" (was {})", short(it)));
+            let before = before.unwrap_or_default();
+            format!(
+                "{}  live in {to} now{before}, not by this er-dev",
+                short(revision)
+            )
+        }
+        Event::Pinned {
+            revision,
+            pinned: true,
+            ..
+        } => {
+            format!("{}  rotation leaves it alone", short(revision))
+        }
+        Event::Pinned { revision, .. } => format!("{}  rotation may take it", short(revision)),
+        Event::Recovered { revision, was, .. } => {
+            format!("{revision} holds what {was} held")
+        }
+        Event::Pruned {
+            rotated,
+            left,
+            planned,
+            stay,
+            ..
+        } => {
+            let rotated = plural(*rotated as u64, "version");
+            let done = if *planned {
+                "would be rotated"
+            } else {
+                "rotated"
+            };
+            let more = match stay.as_str() {
+                "" => String::new(),
+                stay => format!("; more stay than asked for: {}", escape(stay)),
+            };
+            format!("{rotated} {done}, {left} left{more}")
+        }
+        Event::Mended { environment, .. } => {
+            format!("{} points at a version that is there", escape(environment))
         }
         Event::Offline { after, problem } | Event::Retrying { after, problem, .. } => {
             format!("{}, next try in {}", sentence(problem), seconds(*after))
@@ -244,6 +327,7 @@ fn has_problem(event: &Event) -> bool {
             | Event::Retrying { .. }
             | Event::Offline { .. }
             | Event::Degraded { .. }
+            | Event::Halted { .. }
             | Event::Critical { .. }
             | Event::Warning { .. }
     )
@@ -292,6 +376,7 @@ impl Page {
             Event::Retrying { problem, .. }
             | Event::Offline { problem, .. }
             | Event::Degraded { problem }
+            | Event::Halted { problem, .. }
             | Event::Critical { problem, .. }
             | Event::Warning { problem, .. } => {
                 return self.problem(problem, "");
@@ -379,7 +464,8 @@ impl Page {
     }
 }
 
-fn sentence(problem: &Problem) -> String {
+/// What a problem is, with its place in a source file if it has one.
+pub fn sentence(problem: &Problem) -> String {
     let what = escape(&problem.what);
     match &problem.frame {
         Some(at) => format!("{}:{}:{} {what}", escape(&at.file), at.line, at.column),

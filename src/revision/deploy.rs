@@ -5,26 +5,30 @@
 //! done; [`Pass::trim`] then frees a slot. What happened on the way is kept in [`Pass::happened`], also when the pass
 //! ends in an error, because a deletion is never silent.
 
+mod publish;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::{self, Moment};
 use crate::cloud::error::CloudError;
 use crate::cloud::form::Form;
-use crate::cloud::{Cloud, Listing, Timeouts};
+use crate::cloud::{Cloud, Fetched, Listing, Timeouts};
 use crate::config::{Revisions, Routine, Verify};
 use crate::routine::{Code, Digest, Revision};
 
 use super::intent::Journal;
 use super::lock::{self, LockError, StepLock};
 use super::mark::Instance;
+pub use publish::{Published, Unpublishable};
+
+use super::pins::Pins;
 use super::protocol::{Blocked, Doubt, Goal, Knowledge, Noticed, Rules, Step, Wanted, decide};
 use super::rotation::Policy;
-use super::vault::Vault;
+use super::vault::{Vault, Vaults};
 
 /// The most steps of one pass. A pass takes about ten; a service that never gets anywhere ends here.
 const MAX_STEPS: usize = 80;
@@ -51,6 +55,8 @@ pub struct Settings {
     pub margin: Duration,
     /// Whether changing requests are only named and not sent.
     pub dry_run: bool,
+    /// Where the code of what is deleted is kept.
+    pub vaults: Vaults,
 }
 
 impl Settings {
@@ -61,6 +67,7 @@ impl Settings {
         lock_wait: Duration,
         timeouts: Timeouts,
         margin: Duration,
+        vaults: Vaults,
     ) -> Self {
         Self {
             rules: Rules {
@@ -73,6 +80,7 @@ impl Settings {
             timeouts,
             margin,
             dry_run: false,
+            vaults,
         }
     }
 }
@@ -85,6 +93,7 @@ pub struct Session {
     routine: Routine,
     dir: PathBuf,
     vault: Vault,
+    pins: Pins,
     journal: Journal,
     knowledge: Knowledge,
     /// The form that the knowledge speaks of. It is kept in memory only.
@@ -94,6 +103,8 @@ pub struct Session {
     begun: bool,
     /// Whether the service has refused a description with more than the mark.
     mark_only: bool,
+    /// What stands in descriptions before the mark, if it is not what the configuration says.
+    words: Option<String>,
     /// What listings outside of a pass showed, to be told by the next one.
     noticed: Vec<Noticed>,
     /// How long the machine had been suspended in all when the last pass began.
@@ -106,6 +117,8 @@ pub struct Session {
     sent: Option<Digest>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
+    /// The version that is still to be put live where the configuration says so.
+    publish_owed: Option<Revision>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -184,10 +197,32 @@ pub enum Happened {
         /// Which er-dev made it.
         by: Option<Instance>,
     },
-    /// A version was published while it was being deleted.
-    LiveAndDeleted(Revision, String),
     /// A version that er-dev made of some bytes holds others.
     OtherBytes(Revision),
+    /// A version was put live.
+    Published(Published),
+    /// Somebody else put a version live.
+    Republished {
+        /// The version.
+        revision: Revision,
+        /// Where it is live now.
+        environment: String,
+        /// What was live there before.
+        before: Option<Revision>,
+    },
+    /// An environment points at a version that is not there.
+    LiveAndGone {
+        /// The version.
+        revision: Revision,
+        /// The environment.
+        environment: String,
+        /// Whether er-dev deleted it while somebody published it.
+        deleted: bool,
+        /// Whether its code lies in the vault.
+        kept: bool,
+    },
+    /// An environment that did so points at one that is there.
+    Mended(String),
 }
 
 /// Why a pass deletes nothing although it goes on.
@@ -219,6 +254,9 @@ pub enum DeployError {
     /// What an earlier request did, or will still do, is known at that moment at the latest.
     #[error("what an earlier request did is not known yet")]
     Unsettled(Moment),
+    /// A version cannot be put live.
+    #[error(transparent)]
+    Unpublishable(#[from] Unpublishable),
     /// The service answers, and nothing ever comes of it.
     #[error(
         "no end in sight after {MAX_STEPS} steps{}",
@@ -230,7 +268,8 @@ pub enum DeployError {
 impl Session {
     /// A session of a routine whose state lies in this directory. Makes no request.
     pub fn new(cloud: Arc<Cloud>, settings: Arc<Settings>, routine: Routine, dir: PathBuf) -> Self {
-        let vault = Vault::new(&dir);
+        let vault = settings.vaults.of(&dir);
+        let pins = Pins::new(&dir);
         let journal = Journal::new(&dir);
         let generation = lock::generation(&dir);
         Self {
@@ -239,18 +278,21 @@ impl Session {
             routine,
             dir,
             vault,
+            pins,
             journal,
             knowledge: Knowledge::default(),
             form: None,
             generation,
             begun: false,
             mark_only: false,
+            words: None,
             noticed: Vec::new(),
             asleep: clock::asleep(),
             trouble: None,
             forced: None,
             sent: None,
             unread: BTreeMap::new(),
+            publish_owed: None,
         }
     }
 
@@ -279,10 +321,38 @@ impl Session {
         self.trouble.as_ref()
     }
 
+    /// The directory of its state.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads the code of a version back.
+    pub async fn fetch(&self, revision: &Revision) -> Result<Fetched, CloudError> {
+        self.cloud.fetch(&self.routine.name, revision).await
+    }
+
+    /// The code of what was deleted.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The versions that a person has pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Lets the versions that this session makes be described in these words instead of the configured ones.
+    pub fn describe_as(&mut self, text: String) {
+        self.words = Some(text);
+    }
+
     /// Lists the versions. Takes no lock, since it changes nothing: what another er-dev writes down from here on tells
     /// the next pass that the listing is old.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         self.journal.recall(&mut self.knowledge, clock::now());
+        if let Ok(pinned) = self.pins.read() {
+            self.knowledge.pin(pinned);
+        }
         let listing = match self.look().await {
             Err(error) if error.clock_set => self.look().await?,
             looked => looked?,
@@ -340,6 +410,13 @@ impl Session {
                 shown: settled,
             });
         }
+        match self.pins.read() {
+            Ok(pinned) => self.knowledge.pin(pinned),
+            Err(error) => {
+                let path = self.pins.path().display();
+                trouble = trouble.or(Some(format!("{path} cannot be read: {error}")));
+            }
+        }
         let noticed = std::mem::take(&mut self.noticed);
         let mut pass = Pass {
             session: self,
@@ -367,6 +444,27 @@ impl Pass<'_> {
     /// What was done besides the upload since this was last asked.
     pub fn happened(&mut self) -> Vec<Happened> {
         std::mem::take(&mut self.happened)
+    }
+
+    /// Lists the versions, unless this pass has done so already.
+    pub async fn look(&mut self) -> Result<(), DeployError> {
+        for _ in 0..MAX_STEPS {
+            if self.session.knowledge.is_current() {
+                return Ok(());
+            }
+            self.list().await?;
+        }
+        Err(DeployError::Endless(self.last_error.take()))
+    }
+
+    /// What is known of the versions.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.session.knowledge
+    }
+
+    /// The rules the versions are rotated by.
+    pub fn policy(&self) -> &Policy {
+        &self.session.settings.rules.policy
     }
 
     /// Leads to a version that provably holds the code. With `force` a new one, even if there is one already.
@@ -455,6 +553,10 @@ impl Pass<'_> {
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };
+        // What somebody else put live stays so until there are other bytes.
+        if how != How::Newest && !session.routine.publish_to.is_empty() {
+            session.publish_owed = Some(revision.clone());
+        }
         let slots = knowledge.slots();
         Stored {
             revision,
@@ -490,18 +592,39 @@ impl Pass<'_> {
                     self.happened.push(Happened::Foreign { revision, age, by });
                 }
             }
-            Noticed::LiveAndDeleted {
+            Noticed::Republished {
                 revision,
                 environment,
-            } => self
-                .happened
-                .push(Happened::LiveAndDeleted(revision, environment)),
+                before,
+            } => self.happened.push(Happened::Republished {
+                revision,
+                environment,
+                before,
+            }),
+            Noticed::LiveAndGone {
+                revision,
+                environment,
+                deleted,
+            } => {
+                let kept = self.session.vault.list().unwrap_or_default();
+                self.happened.push(Happened::LiveAndGone {
+                    kept: kept.iter().any(|kept| kept.revision == revision),
+                    revision,
+                    environment,
+                    deleted,
+                });
+            }
+            Noticed::Mended(environment) => self.happened.push(Happened::Mended(environment)),
         }
     }
 
     fn planned(&mut self, code: &Code) -> Stored {
         let detail = format!("{} ({} bytes)", code.digest().short(), code.bytes().len());
         self.happened.push(Happened::Planned("upload", detail));
+        for environment in &self.session.routine.publish_to {
+            let detail = format!("it to {environment}");
+            self.happened.push(Happened::Planned("publish", detail));
+        }
         let knowledge = &mut self.session.knowledge;
         // A number that no version has, newer than all of them.
         let revision = Revision::new(&u64::MAX.to_string());

@@ -69,24 +69,31 @@ pub fn watch(dir: &Path) -> Result<WatchLock, LockError> {
 
 /// Takes the step lock of the routine whose directory this is; waits at most this long.
 pub async fn step(dir: &Path, patience: Duration) -> Result<StepLock, LockError> {
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match step_now(dir) {
+            Err(LockError::Held(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(RETRY).await;
+            }
+            taken => return taken,
+        }
+    }
+}
+
+/// The same at once or not at all.
+pub fn step_now(dir: &Path) -> Result<StepLock, LockError> {
     let path = dir.join("step.lock");
     let failed = |error| LockError::Io {
         path: path.clone(),
         error,
     };
-    let deadline = tokio::time::Instant::now() + patience;
-    loop {
-        if let Ok(file) = locked(&path).map_err(failed)? {
-            let generation = number(file.try_clone().map_err(failed)?)
-                .map_err(failed)?
-                .unwrap_or(0);
-            return Ok(StepLock { file, generation });
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(LockError::Held(None));
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+    let Ok(file) = locked(&path).map_err(failed)? else {
+        return Err(LockError::Held(None));
+    };
+    let generation = number(file.try_clone().map_err(failed)?)
+        .map_err(failed)?
+        .unwrap_or(0);
+    Ok(StepLock { file, generation })
 }
 
 /// How many passes have changed something, as far as can be told without the lock; 0 where there is no file yet.

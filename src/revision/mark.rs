@@ -4,13 +4,14 @@
 //! a version was meant to hold: the user's text, then ` er1.<32 hex of sha256>.<8 hex instance>`. A mark is an
 //! intention, not a proof: the version may have been made and its code never posted.
 
-use crate::routine::Digest;
+use crate::routine::{Code, Digest};
 
 /// The longest text before the mark, in characters. The service's own limit is not documented; the mark is what must
 /// survive, so the text is what is cut.
 pub const MAX_TEXT_CHARS: usize = 120;
 
 const PREFIX: &str = "er1.";
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const DIGEST_HEX: usize = 32;
 const INSTANCE_HEX: usize = 8;
 
@@ -58,6 +59,21 @@ impl Mark {
     /// Whether the version was meant to hold code with this digest.
     pub fn is_for(&self, digest: Digest) -> bool {
         digest.hex().starts_with(&self.digest)
+    }
+
+    /// Whether code that was read back is what the version was meant to hold. The service may have changed line ends and
+    /// left out a byte order mark, so code is tried with those, too.
+    pub fn fits(&self, code: &Code) -> bool {
+        let lines = || {
+            code.bytes()
+                .split(|byte| *byte == b'\n')
+                .collect::<Vec<_>>()
+        };
+        let crlf = lines().join(&b"\r\n"[..]);
+        [code.bytes(), &crlf].iter().any(|bytes| {
+            let marked = [BYTE_ORDER_MARK, bytes].concat();
+            self.is_for(Digest::of(bytes)) || self.is_for(Digest::of(&marked))
+        })
     }
 
     /// The first eight digits, the form people read in a line of output.
@@ -111,6 +127,26 @@ mod tests {
         let bare = describe("", Digest::of(b"x"), &instance());
         assert_eq!(bare.len(), 45);
         assert!(bare.ends_with(".00c0ffee"));
+    }
+
+    #[test]
+    fn code_fits_its_mark_also_when_line_ends_and_byte_order_mark_were_normalised() {
+        for original in [
+            "a;\nb;",
+            "a;\r\nb;\r\n",
+            "\u{feff}a;\nb;",
+            "\u{feff}a;\r\nb;",
+        ] {
+            let mark = describe("", Digest::of(original.as_bytes()), &instance());
+            let mark = Mark::read(&mark).unwrap();
+            let normalised = original
+                .trim_start_matches('\u{feff}')
+                .replace("\r\n", "\n");
+            for (code, fits) in [(original, true), (&normalised, true), ("a;\nc;", false)] {
+                let code = Code::new(code.as_bytes().to_vec());
+                assert_eq!(mark.fits(&code), fits, "{original:?} {code:?}");
+            }
+        }
     }
 
     #[test]

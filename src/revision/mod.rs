@@ -2,12 +2,15 @@
 //!
 //! [`rotation`] says which versions may go, [`protocol`] what to do next, [`mark`] how a version tells what it holds;
 //! these are pure. [`deploy`] carries the steps out, under the locks of [`lock`]; [`intent`] keeps what was sent and is
-//! not known yet, and [`vault`] the code of what was deleted.
+//! not known yet, [`vault`] the code of what was deleted, and [`pins`] what a person wants to keep. [`naming`] tells which
+//! version a person means.
 
 pub mod deploy;
 pub mod intent;
 pub mod lock;
 pub mod mark;
+pub mod naming;
+pub mod pins;
 pub mod protocol;
 pub mod rotation;
 pub mod vault;

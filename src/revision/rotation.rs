@@ -32,6 +32,8 @@ pub struct Protected {
     pub was_live: BTreeMap<String, Revision>,
     /// The version that holds the present bytes of the entry.
     pub present: Option<Revision>,
+    /// Versions that a person has pinned.
+    pub pinned: BTreeSet<Revision>,
     /// Versions that could not be saved or deleted, with the reason.
     pub spared: BTreeMap<Revision, String>,
     /// Versions that are proven to hold no code, or whose deletion was asked for. They do not count among the newest.
@@ -45,8 +47,10 @@ pub enum Stays {
     Live(Vec<String>),
     /// It was live in this environment before the present one.
     WasLive(String),
-    /// Its description matches a pin.
+    /// A person has pinned it.
     Pinned,
+    /// Its description matches a pattern of the configuration.
+    PinnedByPattern,
     /// It is among the newest.
     Newest,
     /// It holds the present bytes of the entry.
@@ -65,6 +69,7 @@ impl std::fmt::Display for Stays {
             Self::Live(environments) => write!(f, "live in {}", environments.join(", ")),
             Self::WasLive(environment) => write!(f, "was live in {environment}"),
             Self::Pinned => f.write_str("pinned"),
+            Self::PinnedByPattern => f.write_str("pinned by a pattern"),
             Self::Newest => f.write_str("newest"),
             Self::Present => f.write_str("holds the present bytes"),
             Self::Unnumbered => f.write_str("staging slot"),
@@ -171,6 +176,32 @@ impl Policy {
         Ok(next.and_then(|index| listing.revisions.get(index)))
     }
 
+    /// The versions older than this one, oldest first, and why each of them stays.
+    pub fn older_that_stay(
+        &self,
+        listing: &Listing,
+        protected: &Protected,
+        than: &Revision,
+    ) -> Vec<(Revision, Stays)> {
+        let fates = self.fates(listing, protected).unwrap_or_default();
+        let mut older: Vec<(u64, Revision, Stays)> = listing
+            .revisions
+            .iter()
+            .zip(fates)
+            .filter_map(|(listed, fate)| match (fate, listed.revision.number()) {
+                (Fate::Stays(stays), Some(number)) if Some(number) < than.number() => {
+                    Some((number, listed.revision.clone(), stays))
+                }
+                _ => None,
+            })
+            .collect();
+        older.sort_by_key(|(number, ..)| *number);
+        let older = older.into_iter();
+        older
+            .map(|(_, revision, stays)| (revision, stays))
+            .collect()
+    }
+
     /// Whether a version that is of no worth, since it has no code or its bytes are there twice, may go: that it is among
     /// the newest, or holds the present bytes, is no reason to keep it then.
     pub fn may_reclaim(
@@ -269,8 +300,11 @@ impl Policy {
         {
             return Some(Stays::WasLive(environment.clone()));
         }
-        if self.pins.is_match(&listed.description) {
+        if protected.pinned.iter().any(same) {
             return Some(Stays::Pinned);
+        }
+        if self.pins.is_match(&listed.description) {
+            return Some(Stays::PinnedByPattern);
         }
         if newest.contains(revision) {
             return Some(Stays::Newest);
@@ -282,6 +316,26 @@ impl Policy {
             return Some(Stays::Foreign);
         }
         protected.spared.get(revision).cloned().map(Stays::Spared)
+    }
+}
+
+/// Why the oldest version that may go does, in words: what is older stays for these reasons.
+pub fn why_the_oldest(older: &[(Revision, Stays)]) -> String {
+    let stays = |(revision, stays): &(Revision, Stays)| format!("{} ({stays})", revision.short());
+    match older {
+        [] => "the oldest".into(),
+        [one] => format!("the oldest but {}, which stays", stays(one)),
+        [first, second] => format!(
+            "the oldest but {} and {}, which stay",
+            stays(first),
+            stays(second)
+        ),
+        [first, second, others @ ..] => format!(
+            "the oldest but {}, {} and {} more, which stay",
+            stays(first),
+            stays(second),
+            others.len()
+        ),
     }
 }
 
@@ -407,7 +461,7 @@ mod tests {
             [
                 "live in production, staging",
                 "was live in production",
-                "pinned",
+                "pinned by a pattern",
                 "holds the present bytes",
                 "it could not be saved",
                 "goes 0",

@@ -131,6 +131,12 @@ impl Debounce {
         pending.is_some_and(|pending| pending.gate == Gate::Unseen)
     }
 
+    /// The routines with a change that has not settled.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = usize> {
+        let pending = self.pending.iter().enumerate();
+        pending.filter_map(|(routine, pending)| pending.map(|_| routine))
+    }
+
     /// The changes whose time has come. They stay until they are settled.
     pub(super) fn due(&self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();

@@ -44,6 +44,8 @@ pub(super) struct Inbox {
     pub(super) moved: HashSet<PathBuf>,
     /// Events were lost, nobody knows which.
     pub(super) missed: bool,
+    /// Syncs that were asked for and not begun.
+    pub(super) syncs: Vec<u64>,
     /// The marker whose event is waited for.
     pub(super) awaited: Option<PathBuf>,
     /// Whether there is any more to come.
@@ -83,6 +85,7 @@ impl Shared {
                 ways: HashSet::new(),
                 moved: HashSet::new(),
                 missed: false,
+                syncs: Vec::new(),
                 awaited: None,
                 life: Life::Running,
             }),
@@ -109,6 +112,12 @@ impl Shared {
     /// Lets the thread look at the inbox.
     pub(super) fn wake(&self) {
         self.wake.notify_all();
+    }
+
+    /// Asks the thread to tell of everything up to now.
+    pub(super) fn sync(&self, number: u64) {
+        self.inbox().syncs.push(number);
+        self.wake();
     }
 
     /// Asks the thread to end.

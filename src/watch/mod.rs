@@ -6,6 +6,7 @@
 //! | `debounce` | pure: hints become settled changes |
 //! | `events` | notify's events become hints; which directories are watched |
 //! | `snapshot` | what the disk holds: where to watch, stat keys, digests |
+//! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
 //! | `thread` | the loop that ties them together |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
@@ -22,10 +23,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::routine::{Edit, RoutineName};
+use crate::config::Pattern;
+use crate::routine::{Edit, RoutineName, Sighting};
 
 mod debounce;
 mod events;
+pub mod explain;
 pub mod select;
 mod snapshot;
 pub mod source;
@@ -55,7 +58,7 @@ pub struct Settings {
     /// The pause between two full looks for changes no event told of; entries are looked at ten times as often.
     pub rescan: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
-    pub ignore: Vec<String>,
+    pub ignore: Vec<Pattern>,
     /// A directory of er-dev's own, outside of every project, on a file system that has events. Markers are made and
     /// removed there to learn that all earlier events have arrived.
     pub private: PathBuf,
@@ -97,7 +100,7 @@ pub enum WatchError {
 
 /// Running watches. Dropping it ends them.
 ///
-/// If the thread behind it fails, the channel of edits closes and [`Watching::stop`] says why.
+/// If the thread behind it fails, the channel of sightings closes and [`Watching::stop`] says why.
 #[derive(Debug)]
 pub struct Watching {
     /// Files seen in the directories of entries, ignored ones left out; at most 10,000 are counted.
@@ -111,6 +114,11 @@ pub struct Watching {
 }
 
 impl Watching {
+    /// What asks these watches for everything that has been changed so far.
+    pub fn sync(&self) -> Sync {
+        Sync(Arc::clone(&self.shared))
+    }
+
     /// Ends the watches and waits until their thread is done, a fraction of a second at most.
     ///
     /// The error is what had ended the thread before, if anything had. Edits that were not yet taken out of the
@@ -136,6 +144,18 @@ impl Drop for Watching {
     }
 }
 
+/// Asks running watches to tell of everything that has been changed so far.
+#[derive(Debug, Clone)]
+pub struct Sync(Arc<events::Shared>);
+
+impl Sync {
+    /// Lets [`Sighting::Synced`] with this number follow the edits of all changes made before this call. It takes until
+    /// all of them have come to rest; a writer that never closes its file holds it up.
+    pub fn ask(&self, number: u64) {
+        self.0.sync(number);
+    }
+}
+
 /// Arms the watches, looks at every entry and starts the thread that sends later edits.
 ///
 /// The first edit of every routine is returned, in the order of `targets`, with 0 saves. From then on, whenever an
@@ -146,10 +166,11 @@ impl Drop for Watching {
 pub fn start(
     targets: Vec<Target>,
     settings: Settings,
-    edits: mpsc::Sender<Edit>,
+    sightings: mpsc::Sender<Sighting>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
-    let select = snapshot::select(&targets, &settings.ignore)?;
-    let (mut lookout, shared) = thread::Lookout::new(targets, &settings, edits)?;
+    let homes = snapshot::homes(&targets);
+    let select = snapshot::select(&targets, &homes, &settings.ignore)?;
+    let (mut lookout, shared) = thread::Lookout::new(targets, &settings, sightings)?;
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);
     let directories = lookout.directories();

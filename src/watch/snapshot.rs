@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::Target;
 use super::select::{IGNORE_FILES, PatternError, Select, Verdict};
 use super::source::{self, SourceError};
+use crate::config::Pattern;
 use crate::routine::Digest;
 
 /// How many files are counted at most; beyond it the number shown stays there.
@@ -187,19 +188,40 @@ pub(super) fn read(target: &Target) -> Option<Seen> {
     }
 }
 
-/// The rules for the directories of these targets, with what their ignore files say.
-pub(super) fn select(targets: &[Target], patterns: &[String]) -> Result<Select, PatternError> {
-    let roots = homes(targets).into_iter().map(|home| {
-        let files = IGNORE_FILES.iter().filter_map(|name| {
-            let path = home.join(name);
-            let metadata = fs::metadata(&path).ok()?;
-            let fits = metadata.is_file() && metadata.len() <= MAX_IGNORE_BYTES;
-            let text = fits.then(|| fs::read_to_string(&path).ok())??;
-            Some((path, text))
-        });
-        (home.to_path_buf(), files.collect())
+/// The rules for what lies in these directories, with what the ignore files there and on the way there say.
+pub(super) fn select(
+    targets: &[Target],
+    directories: &HashSet<&Path>,
+    patterns: &[Pattern],
+) -> Result<Select, PatternError> {
+    let roots: HashSet<&Path> = targets.iter().map(|target| target.root.as_path()).collect();
+    let rules = roots.into_iter().filter_map(|root| {
+        let top = repository(root).unwrap_or(root);
+        let inside = directories.iter().filter(|path| path.starts_with(root));
+        let ways = inside.flat_map(|path| path.ancestors().take_while(|up| up.starts_with(top)));
+        let ways: HashSet<&Path> = ways.collect();
+        let files = ways.iter().flat_map(|directory| ignore_files(directory));
+        (!ways.is_empty()).then(|| (root.to_path_buf(), files.collect()))
     });
-    Select::new(targets, roots.collect(), patterns)
+    Select::new(targets, rules.collect(), patterns)
+}
+
+/// The top of the git repository that a directory is in.
+fn repository(directory: &Path) -> Option<&Path> {
+    let is_top = |path: &&Path| fs::symlink_metadata(path.join(".git")).is_ok();
+    directory.ancestors().find(is_top)
+}
+
+/// The ignore files of a directory. Like git, it does not follow a link that is in the place of one, and of a file that is
+/// not UTF-8 every line counts that is.
+fn ignore_files(directory: &Path) -> impl Iterator<Item = (PathBuf, String)> {
+    IGNORE_FILES.iter().filter_map(|name| {
+        let path = directory.join(name);
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        let fits = metadata.is_file() && metadata.len() <= MAX_IGNORE_BYTES;
+        let bytes = fits.then(|| fs::read(&path).ok())??;
+        Some((path, String::from_utf8_lossy(&bytes).into_owned()))
+    })
 }
 
 /// How many files lie in the directories of these targets, ignored ones left out.
@@ -209,12 +231,13 @@ pub(super) fn count(targets: &[Target], select: &Select) -> usize {
         .filter_map(|home| fs::read_dir(home).ok());
     let files = listings.flatten().flatten().filter(|file| {
         file.file_type().is_ok_and(|kind| !kind.is_dir())
-            && !matches!(select.verdict(&file.path()), Verdict::Ignored { .. })
+            && !matches!(select.verdict(&file.path()), Verdict::Ignored(_))
     });
     files.take(MAX_COUNTED).count()
 }
 
-fn homes(targets: &[Target]) -> HashSet<&Path> {
+/// The directories that the entries of these targets are in.
+pub(super) fn homes(targets: &[Target]) -> HashSet<&Path> {
     targets
         .iter()
         .filter_map(|target| target.entry.parent())
@@ -344,13 +367,15 @@ mod tests {
         for name in ["index.js", "lib.js", "a.map", "index.js~"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
+        // Otherwise it lies in the repository that the tests are built in.
+        fs::create_dir(dir.path().join(".git")).unwrap();
         fs::write(
             dir.path().join(".gitignore"),
             "*.map\nindex.js\n.gitignore\n",
         )
         .unwrap();
         let targets = [target(dir.path(), "index.js")];
-        let rules = select(&targets, &[]).unwrap();
+        let rules = select(&targets, &homes(&targets), &[]).unwrap();
         assert_eq!(count(&targets, &rules), 2);
     }
 }

@@ -12,10 +12,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::routine::Edit;
-
 use super::{Settings, Target, WatchError, Watching, start};
-use crate::routine::{Digest, RoutineName};
+use crate::routine::{Digest, Edit, RoutineName, Sighting};
 
 const QUIET: Duration = Duration::from_millis(60);
 
@@ -34,7 +32,7 @@ pub(super) fn directory() -> TempDir {
 /// before them.
 struct Site {
     watching: Watching,
-    edits: mpsc::Receiver<Edit>,
+    sightings: mpsc::Receiver<Sighting>,
     entry: PathBuf,
     other: PathBuf,
     dir: TempDir,
@@ -70,7 +68,7 @@ impl Site {
             ignore: Vec::new(),
             private: dir.path().join("private"),
         };
-        let (sender, edits) = mpsc::channel(8);
+        let (sender, sightings) = mpsc::channel(8);
         let (watching, first) = start(targets, settings, sender).unwrap();
         assert_eq!(first.len(), 2);
         assert!(first.iter().all(|edit| edit.saves == 0));
@@ -80,7 +78,7 @@ impl Site {
         );
         Self {
             watching,
-            edits,
+            sightings,
             entry,
             other,
             dir,
@@ -91,9 +89,16 @@ impl Site {
         self.dir.path().join(name)
     }
 
+    async fn sighting(&mut self) -> Sighting {
+        let sighting = timeout(Duration::from_secs(20), self.sightings.recv()).await;
+        sighting.expect("nothing was said").expect("watching ended")
+    }
+
     async fn edit(&mut self) -> Edit {
-        let edit = timeout(Duration::from_secs(20), self.edits.recv()).await;
-        edit.expect("no edit came").expect("watching ended")
+        match self.sighting().await {
+            Sighting::Edit(edit) => edit,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Awaits an edit of the main routine.
@@ -511,7 +516,7 @@ async fn a_full_channel_loses_no_edit_and_does_not_hold_up_a_stop() {
 #[tokio::test]
 async fn watching_ends_when_nobody_takes_edits_any_more() {
     let site = Site::new();
-    drop(site.edits);
+    drop(site.sightings);
     fs::write(&site.entry, "second").unwrap();
     assert!(site.watching.stop().is_ok());
 }
@@ -521,7 +526,7 @@ async fn the_end_of_file_events_is_an_error_and_closes_the_channel() {
     let mut site = Site::new();
     site.watching.shared.inbox().life = super::events::Life::Ended;
     site.watching.shared.wake();
-    let closed = timeout(Duration::from_secs(20), site.edits.recv()).await;
+    let closed = timeout(Duration::from_secs(20), site.sightings.recv()).await;
     assert_eq!(closed, Ok(None));
     assert!(matches!(site.watching.stop(), Err(WatchError::Ended)));
 }
@@ -543,5 +548,46 @@ async fn an_edit_follows_the_quiet_time_within_milliseconds() {
     late.sort();
     // The median, as other tests share the machine.
     assert!(late[7] < Duration::from_millis(20), "{late:?}");
+    site.end();
+}
+
+#[tokio::test]
+async fn a_sync_comes_after_the_edits_of_everything_that_was_changed_before_it() {
+    let mut site = Site::new();
+    let sync = site.watching.sync();
+    sync.ask(1);
+    assert_eq!(site.sighting().await, Sighting::Synced(1));
+    // No event tells of what is written through another name of the file.
+    let outside = site.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::hard_link(&site.entry, outside.join("same.js")).unwrap();
+    for round in 0..20 {
+        let text = format!("round {round}");
+        let entry = if round % 2 == 0 {
+            site.entry.clone()
+        } else {
+            outside.join("same.js")
+        };
+        fs::write(entry, &text).unwrap();
+        sync.ask(2 + round);
+        let (digest, _) = site.main().await;
+        assert_eq!(digest, of(&text));
+        assert_eq!(site.sighting().await, Sighting::Synced(2 + round));
+    }
+    site.end();
+}
+
+#[tokio::test]
+async fn a_sync_waits_for_a_writer_that_has_not_closed_its_file() {
+    let mut site = Site::new();
+    let mut file = File::create(&site.entry).unwrap();
+    file.write_all(b"half").unwrap();
+    site.watching.sync().ask(1);
+    fs::write(&site.other, "other").unwrap();
+    assert_eq!(site.edit().await.routine.as_str(), "other");
+    file.write_all(b" and half").unwrap();
+    drop(file);
+    assert_eq!(site.main().await, (of("half and half"), 1));
+    assert_eq!(site.sighting().await, Sighting::Synced(1));
     site.end();
 }

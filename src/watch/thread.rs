@@ -20,7 +20,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared, Watches};
 use super::snapshot::{self, Plan, Seen, StatKey};
-use crate::routine::Edit;
+use crate::routine::{Edit, Sighting};
 
 use super::{Settings, Target, WatchError, source};
 
@@ -54,7 +54,9 @@ pub(super) struct Lookout {
     routines: Vec<Known>,
     shared: Arc<Shared>,
     watches: Watches,
-    edits: mpsc::Sender<Edit>,
+    sightings: mpsc::Sender<Sighting>,
+    /// Syncs that were begun, each with the routines whose changes have not settled since.
+    syncs: Vec<(u64, HashSet<usize>)>,
     /// What a noted stat key has to have behind it before it proves anything.
     brief: Duration,
     private: PathBuf,
@@ -104,6 +106,8 @@ enum Work {
     Look,
     /// Everything is to be looked at.
     Rescan,
+    /// These syncs were asked for.
+    Sync(Vec<u64>),
     /// Changes are due.
     Settle(Vec<Due>, Instant),
 }
@@ -112,7 +116,7 @@ impl Lookout {
     pub(super) fn new(
         targets: Vec<Target>,
         settings: &Settings,
-        edits: mpsc::Sender<Edit>,
+        sightings: mpsc::Sender<Sighting>,
     ) -> Result<(Self, Arc<Shared>), WatchError> {
         let debounce = Debounce::new(targets.len(), settings.debounce, settings.max_wait);
         let shared = Shared::new(debounce);
@@ -122,7 +126,8 @@ impl Lookout {
             routines: Vec::new(),
             watches: Watches::new(&shared)?,
             shared: Arc::clone(&shared),
-            edits,
+            sightings,
+            syncs: Vec::new(),
             // Half of it, as the note is made a little after the hint.
             brief: BRIEF.min(settings.debounce) / 2,
             private: settings.private.clone(),
@@ -206,11 +211,15 @@ impl Lookout {
                     self.plan_looks(true);
                     self.look(true);
                 }
+                Work::Sync(numbers) => self.begin_syncs(&numbers),
                 Work::Settle(due, settled) => {
                     if !self.settle(&due, settled) {
                         return Ok(());
                     }
                 }
+            }
+            if !self.end_syncs() {
+                return Ok(());
             }
         }
     }
@@ -234,6 +243,9 @@ impl Lookout {
             if inbox.missed && self.missed_not_before <= now {
                 inbox.missed = false;
                 return Work::Missed;
+            }
+            if !inbox.syncs.is_empty() {
+                return Work::Sync(std::mem::take(&mut inbox.syncs));
             }
             let due = inbox.debounce.due(now);
             if !due.is_empty() {
@@ -358,12 +370,41 @@ impl Lookout {
         self.await_marker();
         for (due, seen) in read {
             if let Some(edit) = self.edit(due, seen, settled)
-                && !self.send(edit)
+                && !self.send(Sighting::Edit(edit))
             {
                 return false;
             }
         }
         true
+    }
+
+    /// Makes sure that every change up to now is known, and remembers which ones have to settle.
+    fn begin_syncs(&mut self, numbers: &[u64]) {
+        self.await_marker();
+        self.look(true);
+        let inbox = self.shared.inbox();
+        let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
+        let begun = numbers.iter().map(|&number| (number, unsettled.clone()));
+        self.syncs.extend(begun);
+    }
+
+    /// Tells of the syncs whose changes have all settled; false if nobody takes it.
+    fn end_syncs(&mut self) -> bool {
+        if self.syncs.is_empty() {
+            return true;
+        }
+        let unsettled: HashSet<usize> = self.shared.inbox().debounce.unsettled().collect();
+        let mut ended = Vec::new();
+        self.syncs.retain_mut(|(number, waited_for)| {
+            waited_for.retain(|routine| unsettled.contains(routine));
+            if waited_for.is_empty() {
+                ended.push(*number);
+            }
+            !waited_for.is_empty()
+        });
+        ended
+            .into_iter()
+            .all(|number| self.send(Sighting::Synced(number)))
     }
 
     /// The entry of a change that is due; `None` if it turns out not to be at rest.
@@ -452,13 +493,13 @@ impl Lookout {
         })
     }
 
-    /// Hands an edit over; false if nobody takes it any more.
-    fn send(&self, mut edit: Edit) -> bool {
+    /// Hands a sighting over; false if nobody takes it any more.
+    fn send(&self, mut sighting: Sighting) -> bool {
         loop {
-            match self.edits.try_send(edit) {
+            match self.sightings.try_send(sighting) {
                 Ok(()) => return true,
                 Err(TrySendError::Closed(_)) => return false,
-                Err(TrySendError::Full(back)) => edit = back,
+                Err(TrySendError::Full(back)) => sighting = back,
             }
             let until = Instant::now() + FULL_PAUSE;
             let mut inbox = self.shared.inbox();

@@ -10,20 +10,44 @@ use crate::config::{Routine, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::{self, Instance};
 use crate::revision::protocol::{Blocked, Content, Doubt, MAX_DELETES, Rules, Step, Why};
-use crate::revision::rotation::Refusal;
+use crate::revision::rotation::{Protected, Refusal, why_the_oldest};
+use crate::revision::vault::Kept;
 use crate::routine::{Code, Digest, Revision};
 
-use super::{DeployError, Happened, Pass, Trouble, age_of};
+use super::{DeployError, Happened, Pass, Session, Trouble, age_of};
 
 /// The longest time between asking for a listing and sending a deletion that rests on it. Usually it is some hundredths
 /// of a second.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a second version of the same bytes goes.
+const SAME_BYTES: &str = "a newer version holds the same bytes";
 
 /// How often a pass looks again because that took longer.
 const MAX_SLOW_LOOKS: u32 = 3;
 
 /// How often the code of a version is asked for in vain, over all passes, before the next oldest is looked at.
 const MAX_READS: u32 = 3;
+
+impl Session {
+    /// Why this version goes and none of the older ones.
+    fn why_this_one(&self, revision: &Revision) -> String {
+        let Some(listing) = self.knowledge.listing() else {
+            return String::new();
+        };
+        let protected = Protected {
+            present: None,
+            ..self.knowledge.protected().clone()
+        };
+        let policy = self.policy();
+        match policy.victim(listing, &protected) {
+            Ok(Some(oldest)) if oldest.revision == *revision => {
+                why_the_oldest(&policy.older_that_stay(listing, &protected, revision))
+            }
+            _ => SAME_BYTES.into(),
+        }
+    }
+}
 
 impl Pass<'_> {
     pub(super) async fn carry_out(&mut self, step: Step) -> Result<(), DeployError> {
@@ -50,8 +74,9 @@ impl Pass<'_> {
                 Ok(())
             }
             Step::Delete(revision, _) if self.session.settings.dry_run => {
-                self.happened
-                    .push(Happened::Planned("rotate", revision.to_string()));
+                let reason = self.session.why_this_one(&revision);
+                let detail = format!("{revision}: {reason}");
+                self.happened.push(Happened::Planned("rotate", detail));
                 self.session.knowledge.pretend_deleted(&revision);
                 Ok(())
             }
@@ -79,7 +104,7 @@ impl Pass<'_> {
         }
     }
 
-    fn listed(&mut self, listing: Listing) {
+    pub(super) fn listed(&mut self, listing: Listing) {
         let rules = &self.session.settings.rules;
         let noticed = self.session.knowledge.listed(listing, rules, clock::now());
         for noticed in noticed {
@@ -178,11 +203,10 @@ impl Pass<'_> {
         };
         let mut listed = listing.revisions.iter();
         if let Some(listed) = listed.find(|listed| listed.revision == revision) {
-            let (name, now) = (&session.routine.name, jiff::Timestamp::now());
-            let saved = session
-                .vault
-                .save(name, listed, &listing.environments, code.as_ref(), now);
-            if let Err(error) = saved {
+            let (environments, now) = (&listing.environments, jiff::Timestamp::now());
+            let reason = session.why_this_one(&revision);
+            let kept = Kept::new(listed, environments, code.as_ref(), reason, now);
+            if let Err(error) = session.vault.save(&kept, code.as_ref()) {
                 self.do_with_less(Trouble::Vault(format!(
                     "the code of version {revision} could not be saved: {error}"
                 )));
@@ -233,6 +257,11 @@ impl Pass<'_> {
         let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
+        let reason = match why {
+            Why::Oldest => format!("{}; kept in the vault", session.why_this_one(&revision)),
+            Why::Orphan => "its code never arrived".to_owned(),
+            Why::Duplicate => format!("{SAME_BYTES}; kept in the vault"),
+        };
         let outcome = cloud.delete(permit, &session.routine.name, &revision).await;
         let now = clock::now();
         match outcome {
@@ -244,7 +273,7 @@ impl Pass<'_> {
                 session.knowledge.deleted(revision.clone(), true, now);
                 // One that is listed after all is deleted once more, which is no news.
                 if !told {
-                    self.happened.push(rotated(revision, reason_of(why)));
+                    self.happened.push(rotated(revision, &reason));
                 }
             }
             // Somebody else deleted it, which is as good.
@@ -308,7 +337,8 @@ impl Pass<'_> {
         let description = if session.mark_only {
             mark::describe("", sha256, instance)
         } else {
-            describe(&session.routine, sha256, instance)
+            let words = session.words.as_deref();
+            describe(&session.routine, words, sha256, instance)
         };
         let begun = cloud
             .begin_upload(permit, &session.routine.name, &description)
@@ -475,7 +505,7 @@ impl Pass<'_> {
         written.is_ok()
     }
 
-    fn count_change(&mut self) -> std::io::Result<()> {
+    pub(super) fn count_change(&mut self) -> std::io::Result<()> {
         let Some(lock) = self.lock.as_mut().filter(|_| !self.changed) else {
             return Ok(());
         };
@@ -487,7 +517,10 @@ impl Pass<'_> {
 }
 
 /// The description of a version: the user's template, filled, and the content mark.
-fn describe(routine: &Routine, digest: Digest, instance: &Instance) -> String {
+fn describe(routine: &Routine, words: Option<&str>, digest: Digest, instance: &Instance) -> String {
+    if let Some(words) = words {
+        return mark::describe(words, digest, instance);
+    }
     let file = routine
         .entry
         .file_name()
@@ -514,14 +547,6 @@ fn is_final(error: &CloudError) -> bool {
     );
     let odd = error.class == Class::Ambiguous && error.code.is_none();
     refused || (odd && error.request_id.is_some())
-}
-
-fn reason_of(why: Why) -> &'static str {
-    match why {
-        Why::Oldest => "kept in the vault (the oldest that may go)",
-        Why::Orphan => "its code never arrived",
-        Why::Duplicate => "a newer version holds the same bytes (kept in the vault)",
-    }
 }
 
 pub(super) fn rotated(revision: Revision, reason: &str) -> Happened {

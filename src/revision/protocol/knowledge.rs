@@ -82,13 +82,26 @@ pub enum Noticed {
         /// Whether nothing is known of the time before, so that it may have been there for long.
         first: bool,
     },
-    /// A version that was deleted is live: somebody published it in between.
-    LiveAndDeleted {
+    /// Somebody else published a version.
+    Republished {
+        /// The version.
+        revision: Revision,
+        /// Where it is live now.
+        environment: String,
+        /// What was live there before, if anything was.
+        before: Option<Revision>,
+    },
+    /// An environment points at a version that is not there.
+    LiveAndGone {
         /// The version.
         revision: Revision,
         /// Where it is live.
         environment: String,
+        /// Whether it was deleted here, so that somebody published it in between.
+        deleted: bool,
     },
+    /// An environment that pointed at a version that was not there does so no more.
+    Mended(String),
 }
 
 /// What is known of one routine on the service.
@@ -118,7 +131,8 @@ pub struct Knowledge {
     pub(super) deleted: BTreeMap<Revision, Deleted>,
     /// The last versions that were deleted here.
     gone: Vec<Revision>,
-    told_live: BTreeSet<Revision>,
+    /// The environments that were told to point at a version that is not there.
+    told_gone: BTreeMap<String, Revision>,
     /// What the last listing held.
     known: Option<BTreeSet<Revision>>,
     pub(super) protected: Protected,
@@ -176,6 +190,11 @@ impl Knowledge {
     /// Whether the last listing could not be read whole, which may be a passing trouble.
     pub(super) fn is_seen_in_part(&self) -> bool {
         self.listing().is_some_and(|listing| !listing.whole) && self.in_part < MAX_IN_PART
+    }
+
+    /// Whether the present pass took the listing, and after whatever it made.
+    pub fn is_current(&self) -> bool {
+        self.looked && self.listing.is_some()
     }
 
     /// How many versions the routine holds, as far as that is known.
@@ -251,6 +270,16 @@ impl Knowledge {
         // Code that was missing may have come since.
         self.contents
             .retain(|_, content| *content != Content::Nothing);
+    }
+
+    /// These versions were pinned by a person.
+    pub fn pin(&mut self, pinned: BTreeSet<Revision>) {
+        self.protected.pinned = pinned;
+    }
+
+    /// What is live in an environment, by the last listing.
+    pub fn live_in(&self, environment: &str) -> Option<&Revision> {
+        self.live.get(environment)
     }
 
     /// This version holds the present bytes, so it stays.
@@ -363,23 +392,68 @@ impl Knowledge {
         };
         let mut noticed = Vec::new();
         for (environment, revision) in live {
-            let before = match revision {
-                Some(revision) => self.live.insert(environment.clone(), revision.clone()),
-                None => self.live.remove(environment),
-            };
-            if let Some(before) = before.filter(|before| Some(before) != revision.as_ref()) {
-                self.protected.was_live.insert(environment.clone(), before);
+            let before = self.live.get(environment).cloned();
+            if before != *revision {
+                self.set_live(environment, revision.clone());
+                // What was live before er-dev first looked is no news.
+                let news = before.is_some() || self.known.is_some();
+                if let Some(revision) = revision.clone().filter(|_| news) {
+                    noticed.push(Noticed::Republished {
+                        revision,
+                        environment: environment.clone(),
+                        before,
+                    });
+                }
             }
-            let Some(revision) = revision else { continue };
-            let gone = self.gone.contains(revision) || self.deleted.contains_key(revision);
-            if gone && self.told_live.insert(revision.clone()) {
-                noticed.push(Noticed::LiveAndDeleted {
-                    revision: revision.clone(),
-                    environment: environment.clone(),
-                });
+            let told = self.told_gone.get(environment).cloned();
+            match revision.as_ref().filter(|live| self.is_gone(live, listing)) {
+                Some(revision) if told.as_ref() != Some(revision) => {
+                    let environment = environment.clone();
+                    self.told_gone.insert(environment.clone(), revision.clone());
+                    noticed.push(Noticed::LiveAndGone {
+                        revision: revision.clone(),
+                        environment,
+                        deleted: self.was_deleted(revision),
+                    });
+                }
+                None if told.is_some() => {
+                    self.told_gone.remove(environment);
+                    noticed.push(Noticed::Mended(environment.clone()));
+                }
+                _ => {}
             }
         }
         noticed
+    }
+
+    /// A version was published from here, so that finding it live is no news.
+    pub fn published(&mut self, environment: &str, revision: &Revision) {
+        if self.live.get(environment) != Some(revision) {
+            self.set_live(environment, Some(revision.clone()));
+        }
+    }
+
+    fn set_live(&mut self, environment: &str, revision: Option<Revision>) {
+        let before = match revision {
+            Some(revision) => self.live.insert(environment.to_owned(), revision),
+            None => self.live.remove(environment),
+        };
+        if let Some(before) = before {
+            self.protected
+                .was_live
+                .insert(environment.to_owned(), before);
+        }
+    }
+
+    fn was_deleted(&self, revision: &Revision) -> bool {
+        self.gone.contains(revision) || self.deleted.contains_key(revision)
+    }
+
+    /// Whether a version is not there any more, or soon will not be.
+    fn is_gone(&self, revision: &Revision, listing: &Listing) -> bool {
+        let mut listed = listing.revisions.iter().map(|listed| &listed.revision);
+        let known = listed.any(|it| it == revision) || self.made.contains_key(revision);
+        self.was_deleted(revision) || listing.whole && revision.number().is_some() && !known
     }
 
     fn notice_foreign(&self, listing: &Listing, instance: &Instance) -> Vec<Noticed> {
@@ -654,7 +728,7 @@ impl Knowledge {
             _ => false,
         };
         let mut holders: Vec<&Revision> = self
-            .newest_first()
+            .versions()
             .map(|listed| &listed.revision)
             .filter(|revision| !self.is_out(revision, wanted) && holds(revision))
             .collect();
@@ -678,7 +752,7 @@ impl Knowledge {
     }
 
     /// Whether a version's deletion was asked for and may still be carried out.
-    pub(super) fn is_doomed(&self, revision: &Revision) -> bool {
+    pub fn is_doomed(&self, revision: &Revision) -> bool {
         self.deleted.contains_key(revision)
             || self
                 .late
@@ -701,14 +775,20 @@ impl Knowledge {
             .any(|(late, _)| matches!(late, Late::Upload(_)))
     }
 
-    /// The newest version.
+    /// The newest numbered version.
     pub fn newest(&self) -> Option<&Revision> {
         self.newest_first().next().map(|listed| &listed.revision)
     }
 
-    /// All versions but the staging slot. Those whose number cannot be counted come last: how old they are cannot be
-    /// told, and they can hold code all the same.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Listed> {
+    /// The numbered versions, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Listed> {
+        self.versions()
+            .filter(|listed| listed.revision.number().is_some())
+    }
+
+    /// All versions but the staging slot, the newest first. Those whose number cannot be counted come last: how old they
+    /// are cannot be told, and they can hold code all the same.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Listed> {
         let listed = self.listing().into_iter();
         let listed = listed.flat_map(|listing| &listing.revisions);
         let mut versions: Vec<&Listed> = listed

@@ -242,7 +242,7 @@ fn rest(k: &Knowledge, count: usize, rules: &Rules, now: Moment) -> Step {
 
 /// Looks among the marked versions for one that holds the bytes; reads back what is not proven.
 fn find(k: &Knowledge, wanted: &Wanted, rules: &Rules, now: Moment) -> Option<Step> {
-    for listed in k.newest_first() {
+    for listed in k.versions() {
         let revision = &listed.revision;
         if k.is_out(revision, wanted) {
             continue;
@@ -299,7 +299,7 @@ fn reclaim(k: &Knowledge, rules: &Rules, now: Moment) -> Option<Step> {
     // What stays anyway comes first, so that of two with the same bytes the other one goes; and what may be gone at any
     // moment comes last.
     let mut suspects: Vec<_> = k
-        .newest_first()
+        .versions()
         .filter_map(|listed| Some((&listed.revision, Mark::read(&listed.description)?)))
         .filter(|(_, mark)| k.is_suspect(mark, &rules.instance))
         .collect();

@@ -683,11 +683,70 @@ fn a_version_that_is_live_after_its_deletion_is_noticed() {
         .live
         .insert("production".into(), Some(deleted.clone()));
     let noticed = knowledge.listed(world.listing(), &rules(), world.now);
-    let live = Noticed::LiveAndDeleted {
-        revision: deleted,
-        environment: "production".into(),
+    let (revision, environment) = (deleted, String::from("production"));
+    assert_eq!(
+        noticed,
+        [
+            Noticed::Republished {
+                revision: revision.clone(),
+                environment: environment.clone(),
+                before: None,
+            },
+            Noticed::LiveAndGone {
+                revision,
+                environment,
+                deleted: true,
+            }
+        ]
+    );
+}
+
+#[test]
+fn an_environment_that_points_at_nothing_is_noticed_once_and_so_is_its_mending() {
+    let mut world = World::new(2, &[0]);
+    let mut knowledge = Knowledge::default();
+    let mut look = |world: &World| knowledge.listed(world.listing(), &rules(), world.now);
+    let first = look(&world);
+    let foreign = |noticed: &Noticed| matches!(noticed, Noticed::Foreign { .. });
+    assert!(
+        first.iter().all(foreign),
+        "what is live from the start is no news: {first:?}"
+    );
+    // Somebody deletes it, and not from here.
+    let (revision, environment) = (world.versions.remove(0).0.revision, String::from("env0"));
+    let gone = Noticed::LiveAndGone {
+        revision,
+        environment: environment.clone(),
+        deleted: false,
     };
-    assert_eq!(noticed, [live]);
+    assert_eq!(look(&world), [gone]);
+    assert_eq!(look(&world), []);
+    let there = world.versions[0].0.revision.clone();
+    world.live.insert(environment.clone(), Some(there));
+    let noticed = look(&world);
+    assert!(matches!(noticed[0], Noticed::Republished { .. }));
+    assert_eq!(noticed[1..], [Noticed::Mended(environment)]);
+    assert_eq!(look(&world), []);
+}
+
+#[test]
+fn what_others_put_live_is_noticed_once_and_what_was_published_from_here_is_not() {
+    let mut world = World::new(3, &[0]);
+    let mut knowledge = Knowledge::default();
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    let [first, second, third] = [0, 1, 2].map(|at| world.versions[at].0.revision.clone());
+    world.live.insert("env0".into(), Some(second.clone()));
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now);
+    let republished = Noticed::Republished {
+        revision: second.clone(),
+        environment: "env0".into(),
+        before: Some(first),
+    };
+    assert_eq!(noticed, [republished]);
+    knowledge.published("env0", &third);
+    world.live.insert("env0".into(), Some(third));
+    assert_eq!(knowledge.listed(world.listing(), &rules(), world.now), []);
+    assert_eq!(knowledge.protected().was_live["env0"], second);
 }
 
 #[test]

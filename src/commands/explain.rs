@@ -1,0 +1,259 @@
+//! `er-dev explain`: what a path is, why, which routine it belongs to, and whether an entry could go up now.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::{self, Common};
+use crate::config::{Config, Routine};
+use crate::report::class::Class;
+use crate::report::json::line;
+use crate::report::text::{self, BAD, CARE, GOOD, NEWS};
+use crate::report::words::{escape, size};
+use crate::report::{Format, Look, Problem, Report};
+use crate::routine::RoutineName;
+use crate::watch::explain::{Explanation, Kind, Real, explain};
+use crate::watch::select::{Origin, Rule, Verdict};
+use crate::watch::source;
+
+use super::{Failure, context, load, problem};
+
+/// Explains every path.
+pub(super) fn run(
+    common: &Common,
+    flags: cli::Explain,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let config = load(common)?;
+    let here = std::env::current_dir().map_err(Failure::other)?;
+    let targets: Vec<_> = config.routines.iter().map(context::target).collect();
+    let explained = explain(&targets, &config.watch.ignore, &flags.paths, &here)
+        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    let as_json = flags.json || common.format == Format::Json;
+    for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
+        let page = Page {
+            config: &config,
+            here: &here,
+            given,
+            explained,
+            entries: entries(&config, &explained.verdict),
+        };
+        if as_json {
+            report.print(&line(&page.object()));
+        } else {
+            let space = if index > 0 { "\n" } else { "" };
+            report.print(&format!("{space}{}", page.block(report.look())));
+        }
+    }
+    Ok(0)
+}
+
+/// A routine whose entry the path is, and the size of its code or why that cannot go up.
+type Entry<'a> = (&'a Routine, Result<usize, Problem>);
+
+fn entries<'a>(config: &'a Config, verdict: &Verdict) -> Vec<Entry<'a>> {
+    let Verdict::Entry { routines, .. } = verdict else {
+        return Vec::new();
+    };
+    let entry = |routine: &'a Routine| {
+        let code = source::read(&context::target(routine));
+        let code = code.map(|code| code.bytes().len());
+        let code = code.map_err(|error| problem::of_source(&error, &routine.shown));
+        (routine, code)
+    };
+    let all = config.routines.iter();
+    let named = all.filter(|routine| routines.contains(&routine.name));
+    named.map(entry).collect()
+}
+
+/// All that is told of one path.
+struct Page<'a> {
+    config: &'a Config,
+    here: &'a Path,
+    given: &'a Path,
+    explained: &'a Explanation,
+    entries: Vec<Entry<'a>>,
+}
+
+impl Page<'_> {
+    fn block(&self, look: Look) -> String {
+        let explained = self.explained;
+        let given = escape(&self.given.to_string_lossy());
+        let mut out = text::paint(&given, anstyle::Style::new().bold(), look);
+        match explained.kind {
+            None => out.push_str(" (does not exist)"),
+            Some(Kind::File) => {}
+            Some(kind) => out.push_str(&format!(" ({})", kind.words())),
+        }
+        out.push('\n');
+        let mut tell = |label, style, words: &str| {
+            out.push_str(&text::fact(label, style, words, look));
+        };
+        let reason = self.reason();
+        match &explained.verdict {
+            Verdict::Entry { .. } => tell("Entry", GOOD, &reason),
+            Verdict::Target(_) => tell("Target", GOOD, &reason),
+            Verdict::Ignored(_) => tell("Ignored", CARE, &reason),
+            Verdict::Other { .. } => tell("Other", NEWS, &reason),
+        }
+        if let Some(Real { path, kind }) = &explained.real {
+            let kind = kind.map_or("which leads nowhere", Kind::words);
+            tell("Leads", NEWS, &format!("to {}, {kind}", self.shown(path)));
+        }
+        for (routine, code) in &self.entries {
+            let of = match self.entries.len() {
+                1 => String::new(),
+                _ => format!("{}: ", routine.name),
+            };
+            match code {
+                Ok(bytes) => {
+                    let size = size(*bytes as u64);
+                    tell("Ready", GOOD, &format!("{of}{size}, could go up now"));
+                }
+                Err(problem) => {
+                    let sentence = text::sentence(problem);
+                    tell("Refused", BAD, &format!("{of}{sentence}"));
+                    let help = escape(&problem.help);
+                    tell("", NEWS, &format!("= help: {help}"));
+                }
+            }
+        }
+        let routines = list(&explained.routines);
+        match routines.as_str() {
+            "" => tell("Belongs", NEWS, "to no routine"),
+            routines => tell("Belongs", NEWS, &format!("to {routines}")),
+        }
+        tell("Backend", NEWS, explained.backend);
+        out
+    }
+
+    /// Why the verdict is what it is: what is said behind its name.
+    fn reason(&self) -> String {
+        let holds = list(&self.explained.holds);
+        match &self.explained.verdict {
+            Verdict::Entry { despite, .. } => {
+                let config = self.shown(&self.config.file);
+                let of = |(routine, _): &Entry<'_>| {
+                    format!("of {} ({config}:{})", routine.name, routine.line)
+                };
+                let entries: Vec<String> = self.entries.iter().map(of).collect();
+                let despite = despite
+                    .as_ref()
+                    .map(|rule| format!(", whatever {} says", self.rule(rule)));
+                format!("{}{}", entries.join(" and "), despite.unwrap_or_default())
+            }
+            Verdict::Target(routines) => {
+                let routines = list(routines);
+                format!("of {routines}: the entry leads here, and goes up when this file changes")
+            }
+            Verdict::Ignored(rule) if holds.is_empty() => format!("by {}", self.rule(rule)),
+            Verdict::Ignored(rule) => {
+                let rule = self.rule(rule);
+                format!("by {rule}; the entries in it count nevertheless: {holds}")
+            }
+            Verdict::Other { .. } if !holds.is_empty() => {
+                format!("a directory never goes up; the entries in it do: {holds}")
+            }
+            Verdict::Other { kept } => {
+                let why = self.why_not(kept.as_ref());
+                format!("nothing happens when it changes, because {why}")
+            }
+        }
+    }
+
+    fn why_not(&self, kept: Option<&Rule>) -> String {
+        if self.explained.routines.is_empty() {
+            return "it lies in no routine's directory".into();
+        }
+        match kept {
+            Some(rule) => {
+                let rule = self.rule(rule);
+                format!("it is no entry; {rule} keeps it from being ignored")
+            }
+            None => "it is no entry and no rule names it".into(),
+        }
+    }
+
+    /// A rule and where it stands.
+    fn rule(&self, rule: &Rule) -> String {
+        let pattern = escape(&rule.pattern);
+        let names = if rule.names == self.explained.path {
+            String::new()
+        } else {
+            format!(" for its directory {}", self.shown(&rule.names))
+        };
+        let stands = match &rule.origin {
+            Origin::BuiltIn => "(built in)".into(),
+            Origin::File { path, line } => format!("in {}:{line}", self.shown(path)),
+            Origin::Config { line } => format!("in {}:{line}", self.shown(&self.config.file)),
+        };
+        format!("`{pattern}` {stands}{names}")
+    }
+
+    /// A path as seen from the working directory, where it lies below it.
+    fn shown(&self, path: &Path) -> String {
+        match path.strip_prefix(self.here) {
+            Ok(below) if below.as_os_str().is_empty() => ".".into(),
+            Ok(below) => escape(&below.to_string_lossy()),
+            Err(_) => escape(&path.to_string_lossy()),
+        }
+    }
+
+    fn object(&self) -> serde_json::Value {
+        let explained = self.explained;
+        let none: &[RoutineName] = &[];
+        let (verdict, rule, target_of) = match &explained.verdict {
+            Verdict::Entry { despite, .. } => ("entry", despite.as_ref(), none),
+            Verdict::Target(routines) => ("target", None, routines.as_slice()),
+            Verdict::Ignored(rule) => ("ignored", Some(rule), none),
+            Verdict::Other { kept } => ("other", kept.as_ref(), none),
+        };
+        let entry = |(routine, code): &Entry<'_>| {
+            json!({
+                "routine": routine.name,
+                "file": self.config.file.to_string_lossy(),
+                "line": routine.line,
+                "ready": code.is_ok(),
+                "bytes": code.as_ref().ok(),
+                "problem": code.as_ref().err(),
+            })
+        };
+        let leads_to =
+            |real: &Real| json!({ "path": real.path.to_string_lossy(), "kind": real.kind });
+        json!({
+            "v": 1,
+            "path": self.given.to_string_lossy(),
+            "absolute": explained.path.to_string_lossy(),
+            "exists": explained.kind.is_some(),
+            "kind": explained.kind,
+            "leads_to": explained.real.as_ref().map(leads_to),
+            "verdict": verdict,
+            "reason": self.reason(),
+            "rule": rule.map(|rule| self.rule_object(rule)),
+            "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
+            "target_of": target_of,
+            "routines": explained.routines,
+            "backend": explained.backend,
+        })
+    }
+
+    fn rule_object(&self, rule: &Rule) -> serde_json::Value {
+        let (origin, place) = match &rule.origin {
+            Origin::BuiltIn => ("built-in", None),
+            Origin::File { path, line } => ("file", Some((path, line))),
+            Origin::Config { line } => ("config", Some((&self.config.file, line))),
+        };
+        json!({
+            "pattern": rule.pattern,
+            "origin": origin,
+            "file": place.map(|(file, _)| file.to_string_lossy()),
+            "line": place.map(|(_, line)| line),
+            "matches": rule.names.to_string_lossy(),
+        })
+    }
+}
+
+fn list(routines: &[RoutineName]) -> String {
+    let names: Vec<&str> = routines.iter().map(RoutineName::as_str).collect();
+    names.join(", ")
+}

@@ -1,0 +1,165 @@
+//! What the commands that change one routine have in common: its session, a version a person names, a question, and tries
+//! that go on while that makes sense.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::cli::Common;
+use crate::cloud::Listing;
+use crate::report::Report;
+use crate::report::class::Class;
+use crate::revision::deploy::{DeployError, Pass, Session};
+use crate::revision::naming::{self, Unclear};
+use crate::routine::{Revision, RoutineName};
+
+use super::context::{Choice, Context};
+use super::deploy::of_happened;
+use super::{Failure, problem};
+use crate::pipeline::schedule::Again;
+
+/// The first pause between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One routine that a command works on.
+pub(super) struct One {
+    pub(super) context: Context,
+    pub(super) session: Session,
+}
+
+/// Opens a routine of the configuration. Makes no request.
+pub(super) async fn open(
+    common: &Common,
+    routine: &RoutineName,
+    dry_run: bool,
+) -> Result<One, Failure> {
+    let choice = Choice {
+        routines: std::slice::from_ref(routine),
+        dry_run,
+        ..Choice::default()
+    };
+    let context = Context::open(common, choice).await?;
+    let session = context.sessions()?.into_values().next();
+    let session = session.ok_or_else(|| Failure::other("the configuration has no routine"))?;
+    Ok(One { context, session })
+}
+
+/// Lists the versions before anything is done.
+pub(super) async fn list(session: &mut Session) -> Result<&Listing, Failure> {
+    let name = session.routine().name.clone();
+    let failed = |error| Failure::of(&name, problem::of_cloud(&error));
+    session.list().await.map_err(failed)
+}
+
+/// The listed version that a person named.
+pub(super) fn named(session: &Session, text: &str) -> Result<Revision, Failure> {
+    let listing = session.knowledge().listing();
+    let listed = listing.into_iter().flat_map(|listing| &listing.revisions);
+    let found = naming::find(text, listed.map(|listed| &listed.revision));
+    let name = &session.routine().name;
+    found.cloned().map_err(|error| {
+        unclear(
+            name,
+            &error,
+            &format!("`er-dev revisions {name}` shows them all"),
+        )
+    })
+}
+
+/// A text that names no version.
+pub(super) fn unclear(routine: &RoutineName, error: &Unclear, help: &str) -> Failure {
+    let help = match error {
+        Unclear::Several { .. } => "give more of the number",
+        Unclear::NotANumber(_) | Unclear::Nobody(_) => help,
+    };
+    Failure::usage(format!("{routine}: {error}\n= help: {help}"))
+}
+
+/// Asks a person, or fails where there is none to ask.
+pub(super) fn ask(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::usage(format!(
+            "{question}: nobody can be asked here\n= help: give `--yes` to do it"
+        )));
+    }
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "{question}? [y/N] ")
+        .and_then(|()| io::stderr().flush())
+        .and_then(|()| io::stdin().read_line(&mut answer));
+    asked.map_err(Failure::other)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::other("nothing was changed")),
+    }
+}
+
+/// Makes tries as long as another one makes sense and there is time.
+pub(super) async fn persist<T>(
+    session: &mut Session,
+    timeout: Duration,
+    mut attempt: impl AsyncFnMut(&mut Session) -> Result<T, DeployError>,
+) -> Result<T, Failure> {
+    let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match attempt(session).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let wait = match problem::again(&error) {
+            Again::Soon(at_least) => at_least.max(pause),
+            Again::After(wait) => wait,
+            Again::FewTimes(_) | Again::Later(_) | Again::Growing(_) | Again::Never => {
+                Duration::MAX
+            }
+        };
+        if begun.elapsed().saturating_add(wait) >= timeout {
+            let name = session.routine().name.clone();
+            return Err(Failure::of(&name, problem::of_deploy(&error)));
+        }
+        tracing::info!(%error, ?wait, "tried again");
+        tokio::time::sleep(wait).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Tells what a pass did, also when it ended in an error.
+pub(super) fn tell(pass: &mut Pass<'_>, routine: &RoutineName, report: &mut Report) {
+    for happened in pass.happened() {
+        report.tell(&of_happened(routine, 0, happened));
+    }
+}
+
+impl One {
+    /// Ends what was opened.
+    pub(super) async fn close(self, code: u8) -> Result<u8, Failure> {
+        self.context.close().await;
+        Ok(code)
+    }
+}
+
+impl Failure {
+    /// A routine's problem ended a command.
+    pub(super) fn of(routine: &RoutineName, problem: crate::report::Problem) -> Self {
+        let request = problem.request_id.map(|id| format!(" (request {id})"));
+        Self::new(
+            problem.class,
+            format!(
+                "{routine}: {}{}\n= help: {}",
+                problem.what,
+                request.unwrap_or_default(),
+                problem.help
+            ),
+        )
+    }
+
+    /// Something that is not possible now.
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self::new(Class::Refused, text)
+    }
+}

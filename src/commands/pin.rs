@@ -1,0 +1,86 @@
+//! `er-dev pin` and `er-dev unpin`: what rotation leaves alone.
+
+use crate::cli::{self, Common};
+use crate::report::class::Class;
+use crate::report::{Event, Report};
+use crate::revision::deploy::Session;
+use crate::revision::lock;
+use crate::routine::Revision;
+
+use super::{Failure, one};
+
+/// Keeps a version out of rotation.
+pub(super) async fn pin(
+    common: &Common,
+    flags: cli::Pin,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let mut one = one::open(common, &flags.routine, false).await?;
+    one::list(&mut one.session).await?;
+    let revision = one::named(&one.session, &flags.revision)?;
+    change(common, &one.session, &revision, true).await?;
+    report.tell(&Event::Pinned {
+        routine: flags.routine,
+        revision,
+        pinned: true,
+    });
+    one.close(0).await
+}
+
+/// Lets rotation take a pinned version again.
+pub(super) async fn unpin(
+    common: &Common,
+    flags: cli::Pin,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let one = one::open(common, &flags.routine, false).await?;
+    let (name, pins) = (&flags.routine, one.session.pins());
+    let pinned = pins.read().map_err(|error| failed(&one.session, &error))?;
+    // What was deleted on the service by hand may be unpinned as well.
+    let found = crate::revision::naming::find(&flags.revision, &pinned);
+    let revision = found.cloned().map_err(|error| {
+        let help = "only what `er-dev pin` pinned can be unpinned; patterns of the configuration stand there under `pin`";
+        one::unclear(name, &error, help)
+    })?;
+    change(common, &one.session, &revision, false).await?;
+    report.tell(&Event::Pinned {
+        routine: name.clone(),
+        revision,
+        pinned: false,
+    });
+    one.close(0).await
+}
+
+/// Under the step lock, so that whoever is about to rotate has either seen the pin or looks again.
+async fn change(
+    common: &Common,
+    session: &Session,
+    revision: &Revision,
+    pinned: bool,
+) -> Result<(), Failure> {
+    let lock = lock::step(session.dir(), common.lock_wait).await;
+    let _lock = lock.map_err(|error| {
+        let name = &session.routine().name;
+        let text =
+            format!("{name}: {error}\n= help: wait for the other er-dev, or raise `--lock-wait`");
+        Failure::new(Class::Locked, text)
+    })?;
+    let pins = session.pins();
+    let mut all = pins.read().map_err(|error| failed(session, &error))?;
+    if pinned {
+        all.insert(revision.clone());
+    } else {
+        all.remove(revision);
+    }
+    pins.write(&all).map_err(|error| failed(session, &error))
+}
+
+fn failed(session: &Session, error: &std::io::Error) -> Failure {
+    let path = session.pins().path().display();
+    Failure::new(
+        Class::State,
+        format!(
+            "{path}: {error}\n= help: see that it can be read and written; a damaged file may be removed, which takes all pins away"
+        ),
+    )
+}

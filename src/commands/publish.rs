@@ -1,0 +1,168 @@
+//! `er-dev publish` and `er-dev rollback`: which version users see.
+
+use std::time::{Duration, SystemTime};
+
+use crate::cli::{self, Common};
+use crate::report::Report;
+use crate::report::words;
+use crate::revision::deploy::{DeployError, Session, age_of};
+use crate::revision::mark::Mark;
+use crate::routine::Revision;
+use crate::watch::source;
+
+use super::Failure;
+use super::context::target;
+use super::one::{self, One};
+use super::problem;
+
+/// The environment that is there to try things, so that nobody is asked.
+const STAGING: &str = "staging";
+
+/// How a version is published.
+struct Manner {
+    environment: String,
+    yes: bool,
+    timeout: Duration,
+}
+
+/// Puts a version live.
+pub(super) async fn publish(
+    common: &Common,
+    flags: cli::Publish,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let mut one = one::open(common, &flags.routine, flags.dry_run).await?;
+    one::list(&mut one.session).await?;
+    let (revision, why) = match &flags.revision {
+        Some(text) => (one::named(&one.session, text)?, String::new()),
+        None => usual(&one.session)?,
+    };
+    let manner = Manner {
+        environment: flags.env,
+        yes: flags.yes || flags.dry_run,
+        timeout: flags.timeout,
+    };
+    put_live(one, &revision, &why, &manner, report).await
+}
+
+/// Puts the version live that was live before.
+pub(super) async fn rollback(
+    common: &Common,
+    flags: cli::Rollback,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let mut one = one::open(common, &flags.routine, flags.dry_run).await?;
+    one::list(&mut one.session).await?;
+    let revision = before(&one.session, &flags.env)?;
+    let manner = Manner {
+        environment: flags.env,
+        yes: flags.yes || flags.dry_run,
+        timeout: flags.timeout,
+    };
+    put_live(one, &revision, ", live there before", &manner, report).await
+}
+
+async fn put_live(
+    mut one: One,
+    revision: &Revision,
+    why: &str,
+    manner: &Manner,
+    report: &mut Report,
+) -> Result<u8, Failure> {
+    let name = one.session.routine().name.clone();
+    let environment = &manner.environment;
+    let live = one.session.live_in(environment).map_err(|error| {
+        let error = DeployError::Unpublishable(error);
+        Failure::of(&name, problem::of_deploy(&error))
+    })?;
+    if environment != STAGING && live.as_ref() != Some(revision) {
+        one::ask(
+            &question(&one.session, revision, why, environment, live.as_ref()),
+            manner.yes,
+        )?;
+    }
+    let published = one::persist(&mut one.session, manner.timeout, async |session| {
+        let mut pass = session.begin().await?;
+        let published = pass.publish(revision, environment, live.as_ref()).await;
+        one::tell(&mut pass, &name, report);
+        published
+    });
+    published.await?;
+    one.close(0).await
+}
+
+fn question(
+    session: &Session,
+    revision: &Revision,
+    why: &str,
+    environment: &str,
+    live: Option<&Revision>,
+) -> String {
+    let name = &session.routine().name;
+    let age = age_of(revision, SystemTime::now());
+    let age = age.map(|age| format!(" ({} old{why})", words::age_in_words(age)));
+    let place = match live {
+        Some(live) => format!("in place of {live}"),
+        None => "where nothing is live".into(),
+    };
+    let age = age.unwrap_or_default();
+    format!("publish version {revision}{age} of {name} to {environment}, {place}")
+}
+
+/// The version that holds the present bytes of the entry, else the newest.
+fn usual(session: &Session) -> Result<(Revision, String), Failure> {
+    let knowledge = session.knowledge();
+    let routine = session.routine();
+    let there = || {
+        knowledge
+            .newest_first()
+            .filter(|it| !knowledge.is_doomed(&it.revision))
+    };
+    if let Ok(digest) = source::digest(&target(routine)) {
+        let made_of_it = there()
+            .find(|listed| Mark::read(&listed.description).is_some_and(|mark| mark.is_for(digest)));
+        if let Some(listed) = made_of_it {
+            let why = format!(", the present bytes of {}", routine.shown);
+            return Ok((listed.revision.clone(), why));
+        }
+    }
+    let newest = there().next().ok_or_else(|| {
+        let name = &routine.name;
+        Failure::refused(format!(
+            "{name} has no version that could be published\n= help: `er-dev push {name}` makes one"
+        ))
+    })?;
+    let why = format!(
+        ", the newest; no version was made of the present bytes of {}",
+        routine.shown
+    );
+    Ok((newest.revision.clone(), why))
+}
+
+/// The version that was live in an environment before the present one.
+fn before(session: &Session, environment: &str) -> Result<Revision, Failure> {
+    let name = &session.routine().name;
+    let knowledge = session.knowledge();
+    let Some(before) = knowledge.protected().was_live.get(environment) else {
+        return Err(Failure::refused(format!(
+            "{name}: er-dev has not seen what was live in {environment} before the present version\n= help: choose one of `er-dev revisions {name}` and publish it: `er-dev publish {name} REV --env {environment}`"
+        )));
+    };
+    if knowledge
+        .newest_first()
+        .any(|listed| listed.revision == *before)
+    {
+        return Ok(before.clone());
+    }
+    let kept = session.vault().list().unwrap_or_default();
+    let help = if kept.iter().any(|kept| kept.revision == *before) {
+        format!(
+            "`er-dev restore {name} {before}` makes a new version of its code, which `er-dev publish` can put live"
+        )
+    } else {
+        format!("choose another one of `er-dev revisions {name}`")
+    };
+    Err(Failure::refused(format!(
+        "{name}: version {before}, which was live in {environment} before, is not there any more\n= help: {help}"
+    )))
+}

@@ -1,0 +1,255 @@
+//! Which versions go when a person asks, and which stay whatever is asked: every way in which tools for other services
+//! have lost somebody's versions is a test here.
+
+mod common;
+
+use common::{Bed, Ended, QUICK, code, name};
+use er_dev::emulator::world::World;
+use er_dev::routine::Revision;
+
+async fn prune(bed: &Bed, arguments: &[&str]) -> Ended {
+    bed.run(&[&["prune", "hello"], arguments, QUICK].concat())
+        .await
+}
+
+fn rotated(ended: &Ended) -> Vec<String> {
+    let events = ended.of("rotated").into_iter();
+    events
+        .map(|event| event["revision"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn numbers(revisions: &[Revision]) -> Vec<String> {
+    revisions.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn prune_takes_the_oldest_first_and_says_why_each_one_and_not_an_older_one() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.publish("hello", &versions[0], "production");
+    let ended = prune(&bed, &["--keep", "6"]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(rotated(&ended), numbers(&versions[1..5]));
+    for event in ended.of("rotated") {
+        let reason = event["reason"].as_str().unwrap();
+        let live = format!(
+            "but {} (live in production), which stays",
+            versions[0].short()
+        );
+        assert!(reason.contains(&live), "{reason}");
+    }
+    let pruned = &ended.of("pruned")[0];
+    assert_eq!(
+        (&pruned["rotated"], &pruned["left"]),
+        (&4.into(), &6.into())
+    );
+    let kept = bed.run(&["restore", "hello", "--list"]).await.events();
+    let reason = kept[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the oldest but"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_dry_run_of_prune_names_the_very_versions_that_would_go_and_deletes_none() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.publish("hello", &versions[1], "staging");
+    let planned = prune(&bed, &["--dry-run", "--keep", "5"]).await;
+    assert_eq!(planned.code, Some(0), "{}", planned.stderr);
+    assert_eq!(bed.versions("hello"), versions);
+    let named: Vec<String> = planned
+        .of("planned")
+        .iter()
+        .map(|event| {
+            event["detail"]
+                .as_str()
+                .unwrap()
+                .split(':')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(rotated(&prune(&bed, &["--keep", "5"]).await), named);
+}
+
+#[tokio::test]
+async fn what_prune_was_asked_for_never_counts_for_more_than_the_reasons_to_stay() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 6);
+    bed.publish("hello", &versions[0], "production");
+    let ended = prune(&bed, &["--keep", "1"]).await;
+    assert_eq!(ended.code, Some(1));
+    let left = [&versions[..1], &versions[3..]].concat();
+    assert_eq!(bed.versions("hello"), left);
+    let stay = ended.of("pruned")[0]["stay"].as_str().unwrap().to_owned();
+    assert!(
+        stay.contains("live in production") && stay.contains("newest"),
+        "{stay}"
+    );
+    assert_eq!(prune(&bed, &["--keep", "11"]).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn a_live_version_that_is_the_oldest_of_ten_stays() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.publish("hello", &versions[0], "production");
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(rotated(&ended), numbers(&versions[1..2]));
+}
+
+#[tokio::test]
+async fn where_the_oldest_is_protected_the_second_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    let pinned = bed.run(&["pin", "hello", versions[0].as_str()]).await;
+    assert_eq!(pinned.code, Some(0), "{}", pinned.stderr);
+    assert_eq!(rotated(&prune(&bed, &[]).await), numbers(&versions[1..2]));
+    let shown = bed.run(&["revisions", "hello"]).await.events();
+    let list = shown[0]["revisions"].as_array().unwrap();
+    assert_eq!(list.last().unwrap()["stays"], "pinned");
+}
+
+#[tokio::test]
+async fn a_pin_is_seen_by_a_watch_that_runs_and_taken_away_by_unpin() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 8);
+    let mut watch = bed.watch(QUICK).await;
+    let oldest = versions[0].as_str();
+    assert_eq!(bed.run(&["pin", "hello", oldest]).await.code, Some(0));
+    bed.write("hello", &code("hello", 1));
+    let rotated = watch.until("rotated").await;
+    assert_eq!(rotated["revision"], versions[1].as_str());
+    let unknown = bed.run(&["unpin", "hello", versions[2].as_str()]).await;
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stdout);
+    let unpinned = bed.run(&["unpin", "hello", oldest]).await;
+    assert_eq!(unpinned.code, Some(0), "{}", unpinned.stderr);
+    bed.write("hello", &code("hello", 2));
+    let rotated = watch.until("rotated").await;
+    assert_eq!(rotated["revision"], oldest);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn pins_that_cannot_be_read_keep_every_version() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    assert_eq!(
+        bed.run(&["pin", "hello", versions[0].as_str()]).await.code,
+        Some(0)
+    );
+    std::fs::write(bed.routine_dir("hello").join("pins.json"), "{\"v\":1,").unwrap();
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(ended.code, Some(78), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("pins.json"), "{}", ended.stderr);
+    assert_eq!(bed.versions("hello"), versions);
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_refused_once_does_not_keep_the_next_oldest_from_going() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.fault("DeleteRoutineCodeRevision:1:code(InvalidParameter,in use,400)");
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(rotated(&ended), numbers(&versions[1..2]));
+    assert!(bed.versions("hello").contains(&versions[0]));
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_confirmed_and_does_not_happen_is_an_error_and_no_loop() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.fault(
+        "DeleteRoutineCodeRevision:*:answer({\"RequestId\":\"R\",\"Content\":{\"Status\":\"OK\"}})",
+    );
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stderr.contains("still lists it"), "{}", ended.stderr);
+    assert_eq!(bed.versions("hello"), versions);
+    assert!(bed.asked("DeleteRoutineCodeRevision") <= 3);
+}
+
+#[tokio::test]
+async fn somebody_who_publishes_between_the_plan_and_the_deletion_keeps_the_version() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.fault("DescribeRoutineCodeRevision:1:delay(900)");
+    let pruning = prune(&bed, &[]);
+    let publishing = async {
+        bed.until_asked("DescribeRoutineCodeRevision", 1).await;
+        bed.publish("hello", &versions[0], "production");
+    };
+    let (ended, ()) = tokio::join!(pruning, publishing);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(rotated(&ended), numbers(&versions[1..2]));
+    assert!(bed.versions("hello").contains(&versions[0]));
+}
+
+#[tokio::test]
+async fn ten_uploads_of_its_own_that_failed_are_cleared_away_and_count_as_none_of_the_newest() {
+    let bed = Bed::new(&["hello"]).await;
+    let good = bed.seed("hello", 5);
+    bed.fault("oss:1-10:code(AccessDenied,Policy Condition failed,403)");
+    for save in 0..10 {
+        bed.write("hello", &code("hello", save));
+        bed.push().await;
+        assert!(bed.versions("hello").len() <= 10);
+    }
+    bed.write("hello", &code("hello", 10));
+    assert_eq!(bed.push().await.code, Some(0));
+    let left = bed.versions("hello");
+    assert!(
+        good[2..].iter().all(|version| left.contains(version)),
+        "{left:?}"
+    );
+}
+
+#[tokio::test]
+async fn at_ten_versions_of_somebody_else_own_waits_and_any_takes_the_oldest() {
+    for (rotate, code_of) in [("own", 1), ("any", 0)] {
+        let more = format!("[revisions]\nrotate = \"{rotate}\"");
+        let bed = Bed::with(&["hello"], Default::default(), &more).await;
+        let versions = bed.seed("hello", 10);
+        let pushed = bed.push().await;
+        assert_eq!(pushed.code, Some(code_of), "{rotate}: {}", pushed.stdout);
+        assert_eq!(
+            bed.versions("hello").contains(&versions[0]),
+            rotate == "own"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_finds_all_slots_protected_waits_and_goes_up_by_itself_when_one_is_free() {
+    let more = "[revisions]\npin = [\"by hand*\"]";
+    let bed = Bed::with(&["hello"], Default::default(), more).await;
+    let versions = bed.seed("hello", 10);
+    let mut watch = bed.watch_from_start(QUICK);
+    let retrying = watch.until("retrying").await;
+    let problem = &retrying["problem"];
+    assert_eq!(problem["class"], "slots");
+    assert!(
+        problem["what"]
+            .as_str()
+            .unwrap()
+            .contains("pinned by a pattern"),
+        "{problem}"
+    );
+    assert!(
+        problem["help"]
+            .as_str()
+            .unwrap()
+            .contains("a narrower `pin`"),
+        "{problem}"
+    );
+    bed.emulator
+        .with_world(|world: &mut World| world.delete(&name("hello"), &versions[4]).unwrap());
+    watch.until("uploaded").await;
+    assert_eq!(
+        bed.codes("hello").pop().unwrap(),
+        code("hello", 0).as_bytes()
+    );
+    watch.stop().await;
+}
