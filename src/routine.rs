@@ -102,6 +102,11 @@ impl Revision {
         self.0.parse().ok()
     }
 
+    /// Whether it is the staging slot, which is no version.
+    pub fn is_staging(&self) -> bool {
+        &*self.0 == "unstable"
+    }
+
     /// The last four characters after an ellipsis, the form people read in a line of output.
     pub fn short(&self) -> String {
         let chars = self.0.chars().count();

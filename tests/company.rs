@@ -2,8 +2,13 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Bed, code, name};
-use er_dev::emulator::world::{Settings, World};
+use er_dev::emulator::history::{POST_OBJECT, Record};
+use er_dev::emulator::world::{Settings, Slot, World};
+use er_dev::revision::lock;
+use er_dev::routine::Digest;
 
 fn count(world: &World, routine: &str) -> usize {
     world.routine(&name(routine)).unwrap().versions().len()
@@ -96,6 +101,69 @@ async fn d08_a_push_goes_on_beside_a_watch_and_both_stay_right() {
 }
 
 #[tokio::test]
+async fn d08_a_watch_that_starts_amid_a_push_takes_what_that_has_made_for_there() {
+    let settings = Settings {
+        slot: Slot::AtCallback,
+        ..Settings::default()
+    };
+    let bed = Bed::with(&["hello"], settings, "").await;
+    // The version is made and not listed yet when the watch takes its first look.
+    bed.fault("UploadRoutineCode:1:delay(1500)");
+    let pushing = bed.run(&["push"]);
+    let watching = async {
+        bed.until_asked("UploadRoutineCode", 1).await;
+        let mut watch = bed.watch_from_start(&[]);
+        watch.until("ready").await;
+        assert_eq!(bed.asked(POST_OBJECT), 0, "the push was over");
+        watch
+    };
+    let (pushed, mut watch) = tokio::join!(pushing, watching);
+    let begun = Instant::now();
+    assert_eq!(pushed.of("uploaded").len(), 1, "{}", pushed.stdout);
+    assert_eq!(watch.end_of_edit().await["event"], "unchanged");
+    let waited = begun.elapsed();
+    assert!(
+        waited < Duration::from_secs(5),
+        "{waited:?} for what was over"
+    );
+    watch.stop().await;
+    assert_eq!(bed.asked("UploadRoutineCode"), 1);
+    bed.assert_at_rest();
+}
+
+#[tokio::test]
+async fn d08_a_push_that_has_to_wait_takes_the_file_as_it_is_when_its_turn_comes() {
+    let bed = Bed::new(&["hello"]).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let dir = bed.routine_dir("hello");
+    let held = lock::step(&dir, Duration::ZERO).await.unwrap();
+    let (opened, mut opens) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |event: notify::Result<notify::Event>| {
+        let event = event.unwrap();
+        if event.paths.iter().any(|path| path.ends_with("step.lock")) {
+            let _ = opened.send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(tell).unwrap();
+    let flat = notify::RecursiveMode::NonRecursive;
+    notify::Watcher::watch(&mut watcher, &dir, flat).unwrap();
+    bed.write("hello", &code("hello", 1));
+    let pushing = bed.run(&["push"]);
+    let waiting = async {
+        // Session and pass open it once each; from the third time on the push waits for it.
+        for _ in 0..3 {
+            opens.recv().await.unwrap();
+        }
+        bed.write("hello", &code("hello", 2));
+        drop(held);
+    };
+    let (pushed, ()) = tokio::join!(pushing, waiting);
+    assert_eq!(pushed.code, Some(0), "{}{}", pushed.stdout, pushed.stderr);
+    let codes = bed.codes("hello");
+    assert_eq!(codes[1..], [code("hello", 2).into_bytes()]);
+}
+
+#[tokio::test]
 async fn d09_a_holder_of_the_lock_that_stands_still_is_waited_for_and_not_robbed() {
     let bed = Bed::new(&["hello"]).await;
     let watch = bed.watch(&[]).await;
@@ -147,10 +215,27 @@ async fn d11_an_er_dev_of_another_host_is_noticed_and_no_live_version_goes() {
     assert!(noticed, "the other er-dev was not noticed");
     watch.stop().await;
     assert!(bed.versions("hello").contains(&oldest));
-    let codes = bed.codes("hello");
-    for code in &codes {
-        let copies = codes.iter().filter(|other| *other == code).count();
-        assert!(copies <= 2, "more than one for each of the two");
+    let history = bed.history();
+    for save in 0..=6 {
+        let digest = Some(Digest::of(code("hello", save).as_bytes()));
+        let posted = |r: &&Record| r.op == POST_OBJECT && r.processed && r.sha256 == digest;
+        let copies = history.iter().filter(posted).count();
+        let pushed = usize::from((1..=4).contains(&save));
+        assert!(
+            copies <= 1 + pushed,
+            "save {save} was posted {copies} times"
+        );
+    }
+    let deletes = |r: &&Record| r.op == "DeleteRoutineCodeRevision" && r.processed;
+    let deletes: Vec<_> = history.iter().filter(deletes).collect();
+    assert!(!deletes.is_empty());
+    for delete in deletes {
+        // Nobody knows which of the two asked; a look of the other one within this time would be luck.
+        let fresh = |r: &&Record| {
+            let asked_before = r.ended <= delete.t && delete.t - r.t < 2_000_000_000;
+            r.op == "DescribeRoutine" && asked_before
+        };
+        assert!(history.iter().any(|r| fresh(&r)), "{delete:#?}");
     }
 }
 

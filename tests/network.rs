@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::net::{At, Proxy, Way, response, server, stubborn};
-use common::{Bed, QUICK, code, name, resident};
+use common::{Bed, Ended, QUICK, code, name, resident};
 use er_dev::emulator::history::{POST_OBJECT, Record};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::routine::Digest;
@@ -64,6 +64,26 @@ async fn b05_a_reset_anywhere_in_a_body_leaves_one_version() {
         let ended = bed.push().await;
         bed.assert_there_once(&what, &ended);
         assert!(proxy.cut() >= 1, "{what}: nothing was cut off");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn b05_a_reset_while_much_code_is_still_being_sent_leaves_one_version() {
+    // More than what lies between the two ends, and little enough to have settled soon.
+    let large = format!("// {}\n", "x".repeat(200 << 10));
+    let cases = [At::Start, At::First, At::Half, At::LastButOne].map(|at| (at, large.clone()));
+    common::each(cases, async |(at, large)| {
+        let bed = Bed::new(&["hello"]).await;
+        let proxy = Proxy::start(&bed, Way::Cut("POST /oss ", at)).await;
+        bed.configure(&format!("http://{}", proxy.address), "");
+        bed.write("hello", &large);
+        let ended = bed.push().await;
+        let Ended { stdout, stderr, .. } = &ended;
+        assert_eq!(ended.code, Some(0), "{at:?}: {stdout}{stderr}");
+        assert_eq!(bed.codes("hello"), [large.into_bytes()], "{at:?}");
+        assert_eq!(proxy.cut(), 2, "{at:?}: the first post and the next");
+        assert_eq!(bed.asked("UploadRoutineCode"), 1, "{at:?}");
     })
     .await;
 }
@@ -149,10 +169,11 @@ async fn b07_a_request_that_waited_for_its_permit_can_be_carried_out_late_from_w
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let slow = "[limits]\nrequests_per_second = 4\nburst = 1\nmax_in_flight = 2";
     let bed = Bed::with(&names, Settings::default(), slow).await;
-    // Whoever is last in the line has waited for longer than a request has to settle.
+    // Whoever is last in the line has waited for some two seconds, and for that much less what it sends had to settle.
     let last = names.len();
-    bed.fault(&format!("UploadRoutineCode:{last}:process_late(1200)"));
-    let watch = bed.watch_from_start(QUICK);
+    bed.fault(&format!("UploadRoutineCode:{last}:process_late(3500)"));
+    let times = ["--api-timeout", "1s", "--settle-margin", "3s"];
+    let watch = bed.watch_from_start(&times);
     let late = |record: &Record| record.fault.is_some();
     bed.until("the late request", |world| world.history().iter().any(late))
         .await;
@@ -348,6 +369,10 @@ async fn b17_odd_json_for_a_listing_or_for_code_makes_no_second_version_of_what_
         "null",
         "{}",
         "{\"Content\":{\"CodeRevs\":[],\"EnvConf\":{}}}",
+        "{\"RequestId\":\"R\",\"Content\":{}}",
+        "{\"RequestId\":\"R\",\"Content\":{\"EnvConf\":{}}}",
+        "{\"RequestId\":\"R\",\"Content\":{\"CodeRevs\":7,\"EnvConf\":{}}}",
+        "{\"RequestId\":\"R\",\"Content\":7}",
     ];
     let operations = ["DescribeRoutine", "DescribeRoutineCodeRevision"];
     let cases = operations.map(|operation| odd.map(|body| (operation, body)));

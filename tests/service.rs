@@ -294,6 +294,21 @@ async fn c17_a_routine_that_is_missing_is_not_made_unless_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn c17_only_an_answer_without_content_says_that_the_routine_is_missing() {
+    common::each(["7", "[]", "\"\"", "true", "{}"], async |content| {
+        let bed = Bed::new(&["hello"]).await;
+        let config = std::fs::read_to_string(bed.path("er-dev.toml")).unwrap();
+        std::fs::write(bed.path("er-dev.toml"), config + "create = true\n").unwrap();
+        let answer = format!("{{\"RequestId\":\"R\",\"Content\":{content}}}");
+        bed.fault(&format!("DescribeRoutine:1:answer({answer})"));
+        let ended = push(&bed).await;
+        assert_there_once(&bed, content, &ended);
+        assert_eq!(bed.asked("CreateRoutine"), 0, "{content}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn c18_numbers_of_versions_in_any_form_never_lead_to_a_wrong_deletion() {
     common::each(["text", "number", "rounded"], async |form| {
         let bed = Bed::new(&["hello"]).await;
@@ -322,8 +337,11 @@ async fn c19_c21_an_answer_of_object_storage_that_proves_nothing_is_settled_by_r
             "callback_lost",
             "status(204)",
             "status(201)",
+            "status(206)",
             "status(302)",
+            "status(307)",
             "status(500)",
+            "status(502)",
             "status(503)",
             "answer()",
             "answer(ok)",
@@ -410,6 +428,47 @@ async fn c22_a_form_that_object_storage_refuses_is_replaced_or_told() {
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn c22_a_form_that_nobody_is_said_to_have_signed_is_replaced_once() {
+    common::each(
+        ["SignatureDoesNotMatch", "InvalidAccessKeyId"],
+        async |code| {
+            let bed = Bed::new(&["hello"]).await;
+            bed.fault(&format!("oss:*:code({code},said object storage)"));
+            let ended = push(&bed).await;
+            assert_eq!(ended.code, Some(1), "{code}: {}", ended.stdout);
+            assert_eq!(ended.of("error")[0]["problem"]["class"], "refused");
+            assert_eq!(bed.asked("UploadRoutineCode"), 2, "{code}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn c22_the_clock_of_object_storage_is_told_and_halts_nobody_else() {
+    let bed = Bed::new(&["hello", "other"]).await;
+    bed.fault("oss:1:code(RequestTimeTooSkewed,said object storage)");
+    let ended = push(&bed).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert_eq!(ended.of("error")[0]["problem"]["class"], "clock");
+    assert_eq!(ended.of("uploaded").len(), 1, "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn c22_a_version_whose_code_was_refused_is_cleared_away_without_an_edit() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(QUICK).await;
+    bed.fault("oss:1:code(EntityTooLarge,said object storage)");
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(watch.end_of_edit().await["event"], "error");
+    assert_eq!(bed.versions("hello").len(), 2);
+    bed.until("the version without code goes", |world| {
+        world.routine(&name("hello")).unwrap().versions().len() == 1
+    })
+    .await;
+    watch.stop().await;
 }
 
 #[tokio::test]
@@ -509,6 +568,20 @@ async fn c28_a_version_that_holds_other_bytes_than_it_was_made_of_is_flagged_and
     let problem = &ended.of("error")[0]["problem"];
     let what = problem["what"].as_str().unwrap();
     assert!(what.contains("gives others back"), "{problem}");
+    assert_eq!(ended.of("critical").len(), 1, "{}", ended.stdout);
+    assert_eq!(bed.asked("UploadRoutineCode"), 1);
+}
+
+#[tokio::test]
+async fn c28_one_wrong_answer_to_a_reading_does_not_stand_in_the_way_for_ever() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.fault("oss:1:callback_lost");
+    let other = "{\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"Ly8gb3RoZXI=\"}}";
+    bed.fault(&format!("DescribeRoutineCodeRevision:1:answer({other})"));
+    let ended = push(&bed).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let ended = push(&bed).await;
+    assert_there_once(&bed, "the next run", &ended);
     assert_eq!(bed.asked("UploadRoutineCode"), 1);
 }
 

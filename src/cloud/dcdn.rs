@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::routine::{Code, Revision, RoutineName};
 
-use super::error::{Class, CloudError};
+use super::error::{self, Class, CloudError};
 use super::form::Form;
 use super::gate::Permit;
 use super::rpc::Size;
@@ -59,7 +59,7 @@ impl Cloud {
         let revision = content
             .get("CodeRevision")
             .and_then(text)
-            .filter(|text| !text.is_empty())
+            .filter(|text| is_name(text))
             .ok_or_else(|| odd(&answer, operation, "the answer names no version"))?;
         let config = content.get("OssPostConfig").unwrap_or(&Value::Null);
         let form = Form::read(config, self.loopback).map_err(|error| refused(error.to_string()))?;
@@ -190,7 +190,7 @@ fn listing(content: &Map<String, Value>) -> Listing {
 
 fn listed(row: &Value) -> Option<Listed> {
     let field = |key: &str| row.get(key).and_then(text);
-    let revision = field("CodeRevision").filter(|revision| !revision.is_empty())?;
+    let revision = field("CodeRevision").filter(|revision| is_name(revision))?;
     let created = field("CreationTime").or_else(|| field("CreateTime"));
     Some(Listed {
         revision: Revision::new(&revision),
@@ -220,11 +220,22 @@ fn environments(content: &Map<String, Value>) -> Environments {
     };
     let mut live = BTreeMap::new();
     for (name, settings) in conf {
+        let shown = error::tidy(name, error::MAX_CODE_CHARS);
+        if !is_name(name) {
+            return Environments::Unknown(format!(
+                "the service named an environment `{shown}`, which is no name"
+            ));
+        }
         let Some(revision) = settings.get("CodeRev").and_then(text) else {
             return Environments::Unknown(format!(
-                "the service did not say what is live in `{name}`"
+                "the service did not say what is live in `{shown}`"
             ));
         };
+        if !revision.is_empty() && !is_name(&revision) {
+            return Environments::Unknown(format!(
+                "the service did not say what is live in `{shown}`"
+            ));
+        }
         // An empty text is how the service says that no numbered version is live there.
         live.insert(
             name.clone(),
@@ -237,11 +248,16 @@ fn environments(content: &Map<String, Value>) -> Environments {
         _ => Vec::new(),
     };
     if let Some(missing) = named.iter().find(|name| !live.contains_key(*name)) {
-        return Environments::Unknown(format!(
-            "the service did not say what is live in `{missing}`"
-        ));
+        let shown = error::tidy(missing, error::MAX_CODE_CHARS);
+        return Environments::Unknown(format!("the service did not say what is live in `{shown}`"));
     }
     Environments::Known(live)
+}
+
+/// Whether a text can be the name of something: it is shown to people and may end up in a line of a log.
+fn is_name(text: &str) -> bool {
+    let chars = 1..=error::MAX_CODE_CHARS;
+    chars.contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 /// Text, or a whole number as text. A number with a fraction or an exponent has lost digits already and stays unread.
@@ -327,6 +343,31 @@ mod tests {
         assert!(matches!(without.environments, Environments::Unknown(_)));
         let empty = read(&json!({"CodeRevs": [], "EnvConf": environments}));
         assert!(matches!(empty.environments, Environments::Known(_)));
+    }
+
+    #[test]
+    fn b11_what_could_not_be_shown_in_a_line_is_no_name() {
+        let long = "x".repeat(10_000);
+        for name in [&long, "a\u{1b}[2Jb", ""] {
+            let row = json!([{"CodeRevision": name}]);
+            let listing = read(&json!({"CodeRevs": row, "EnvConf": {}}));
+            assert!(!listing.whole && listing.revisions.is_empty(), "{name:?}");
+            let named = json!({"CodeRevs": [], "EnvConf": {name: {"CodeRev": ""}}});
+            let listed = json!({"CodeRevs": [], "EnvConf": {}, "Envs": [name]});
+            let live = json!({"CodeRevs": [], "EnvConf": {"production": {"CodeRev": name}}});
+            for content in [named, listed, live] {
+                match read(&content).environments {
+                    Environments::Unknown(why) => {
+                        assert!(
+                            why.chars().count() < 200 && !why.contains('\u{1b}'),
+                            "{why}"
+                        );
+                    }
+                    // An empty text is how the service says that nothing is live.
+                    Environments::Known(_) => assert_eq!(name, "", "{content}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -16,10 +16,10 @@ pub(super) const NO_TLS: &str = "no secure connection";
 pub(super) const NOT_THE_SERVICE: &str = "the answer is not the service's";
 
 /// How much of a server's message is kept, in characters. With the code it makes 200.
-const MAX_MESSAGE_CHARS: usize = 136;
+pub(super) const MAX_MESSAGE_CHARS: usize = 136;
 
-/// How much of a server's code, or name for a request, is kept, in characters. The longest that is documented has some 40.
-const MAX_CODE_CHARS: usize = 64;
+/// How much of a server's code, or name for something, is kept, in characters. The longest that is documented has some 40.
+pub(super) const MAX_CODE_CHARS: usize = 64;
 
 /// What a failed request means for the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,6 +144,14 @@ impl CloudError {
             && ["limit", "quota", "exceed", "too many", "maximum"]
                 .iter()
                 .any(|word| what.contains(word))
+    }
+
+    /// Whether object storage says that a form was not signed by anybody it knows. A fresh form may be; if that one is
+    /// not either, no other will be.
+    pub fn is_of_unknown_signer(&self) -> bool {
+        let code = self.code.as_deref();
+        self.class == Class::FormExpired
+            && matches!(code, Some("SignatureDoesNotMatch" | "InvalidAccessKeyId"))
     }
 
     /// Whether the key is good but may not do this.
@@ -331,7 +339,7 @@ fn xml_text(body: &str, name: &str) -> Option<String> {
 }
 
 /// A server's text on one line, without control characters, and not longer than it has to be.
-fn tidy(text: &str, most: usize) -> String {
+pub(super) fn tidy(text: &str, most: usize) -> String {
     let mut tidy: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -554,11 +562,14 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_text_loses_its_control_characters_and_its_length() {
+    fn b11_at_most_two_hundred_characters_of_a_servers_text_are_shown_and_none_that_does_something()
+    {
         let long = format!("a\u{1b}[31m\nb{}", "x".repeat(500));
-        let error = api(400, "Odd", &long);
-        assert!(!error.what.chars().any(char::is_control));
-        assert_eq!(error.what.chars().count(), MAX_MESSAGE_CHARS + 1);
+        let error = api(400, &long, &long);
+        assert!(!error.to_string().chars().any(char::is_control));
+        let code = error.code.as_deref().unwrap_or_default();
+        let shown = code.chars().chain(error.what.chars());
+        assert_eq!(shown.filter(|c| *c != '…').count(), 200);
         assert_eq!(error.request_id.as_deref(), Some("R1"));
     }
 }

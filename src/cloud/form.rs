@@ -207,7 +207,10 @@ fn is_bucket(host: &str) -> bool {
 /// The host of an address, for a message: the rest of it might be part of the right to write.
 fn shown(text: &str) -> String {
     match Url::parse(text) {
-        Ok(url) => format!("{}://{}", url.scheme(), url.host_str().unwrap_or("")),
+        Ok(url) => {
+            let host = format!("{}://{}", url.scheme(), url.host_str().unwrap_or(""));
+            error::tidy(&host, error::MAX_MESSAGE_CHARS)
+        }
         Err(_) => "something that is no address".into(),
     }
 }
@@ -339,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn b11_an_address_of_any_length_is_shown_in_a_short_line() {
+        let long = "x".repeat(10_000);
+        for odd in [format!("{long}:y"), format!("http://{long}/"), long] {
+            let told = address(&odd, false).unwrap_err().to_string();
+            assert!(told.chars().count() < 250, "{} characters", told.len());
+        }
+    }
+
+    #[test]
     fn a_form_on_this_machine_needs_an_api_on_this_machine() {
         for local in [
             "http://127.0.0.1:9480/oss",
@@ -357,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_but_the_address_is_kept_to_the_letter() {
+    fn c23_every_field_but_the_address_is_kept_to_the_letter() {
         let config = json!({
             "Url": "http://127.0.0.1:1/oss", "OSSAccessKeyId": "k", "key": "hello.1.2.js", "policy": "cG9saWN5",
             "Signature": "s+/=", "callback": "Y2I=", "x:codeDescription": "IkhlbGxvIFdvcmxkIg==", "new": 7,
@@ -377,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_lacks_a_part_is_refused_before_anything_is_sent() {
+    fn c23_a_form_that_lacks_a_part_is_refused_before_anything_is_sent() {
         let whole =
             json!({"Url": "http://127.0.0.1:1/oss", "key": "k", "policy": "p", "Signature": "s"});
         assert!(Form::read(&whole, true).is_ok());

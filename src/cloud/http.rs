@@ -198,16 +198,18 @@ fn transport(operation: &'static str, error: reqwest::Error) -> CloudError {
         Class::Ambiguous
     };
     let error = error.without_url();
-    let timed_out = error.is_timeout();
+    let (timed_out, is_tls) = (error.is_timeout(), is_tls(&error));
     // The outer texts only say that sending failed; the innermost one names the reason.
     let mut reason: &dyn std::error::Error = &error;
     while let Some(source) = reason.source() {
         reason = source;
     }
+    // A certificate, for one, may hold whatever its maker likes.
+    let reason = error::tidy(&reason.to_string(), error::MAX_MESSAGE_CHARS);
     let what = match class {
         _ if timed_out && class == Class::NotSent => "no connection in time".into(),
         _ if timed_out => "no answer in time".into(),
-        Class::NotSent if is_tls(&error) => format!("{NO_TLS}: {reason}"),
+        Class::NotSent if is_tls => format!("{NO_TLS}: {reason}"),
         Class::NotSent => format!("no connection: {reason}"),
         _ => format!("the connection broke: {reason}"),
     };

@@ -198,3 +198,56 @@ fn degraded(safety: Safety, what: String, help: &str, class: Class) -> Event {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cloud::error::{Class as CloudClass, CloudError};
+
+    use super::*;
+
+    fn state() -> Trouble {
+        Trouble::State("the disk is full".into())
+    }
+
+    fn permission() -> Trouble {
+        let what = "not authorised";
+        let mut error =
+            CloudError::unusable(CloudClass::Credentials, "DeleteRoutineCodeRevision", what);
+        error.code = Some("Forbidden.RAM".into());
+        Trouble::Permission(error)
+    }
+
+    /// What is told of a routine's trouble: its class, or that one is over.
+    fn told(told: &mut Told, routine: &str, trouble: Option<&Trouble>) -> Vec<Option<Class>> {
+        let routine = RoutineName::new(routine).unwrap();
+        let events = told.trouble(&routine, trouble);
+        let class = events.into_iter().map(|event| match event {
+            Event::Degraded { problem } => Some(problem.class),
+            Event::Restored { .. } => None,
+            other => panic!("{other:?}"),
+        });
+        class.collect()
+    }
+
+    #[test]
+    fn what_all_routines_share_is_told_with_the_first_and_over_with_the_last() {
+        let mut all = Told::default();
+        assert_eq!(told(&mut all, "a", Some(&state())), [Some(Class::State)]);
+        assert_eq!(told(&mut all, "b", Some(&state())), []);
+        assert_eq!(told(&mut all, "a", None), []);
+        assert_eq!(told(&mut all, "b", None), [None]);
+        assert_eq!(told(&mut all, "b", None), []);
+    }
+
+    #[test]
+    fn the_trouble_of_one_routine_does_not_swallow_another_ones_of_another_kind() {
+        let mut all = Told::default();
+        let credentials = [Some(Class::Credentials)];
+        assert_eq!(told(&mut all, "a", Some(&state())), [Some(Class::State)]);
+        assert_eq!(told(&mut all, "b", Some(&permission())), credentials);
+        // One is over and the other begins.
+        assert_eq!(told(&mut all, "a", Some(&permission())), [None]);
+        assert_eq!(told(&mut all, "b", None), []);
+        assert_eq!(told(&mut all, "a", None), [None]);
+    }
+}

@@ -273,6 +273,11 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
             age,
             by: by.map(|by| by.as_str().to_owned()),
         },
+        Happened::OtherBytes(revision) => critical(
+            routine,
+            format!("version {revision} does not hold the bytes it was made of"),
+            "do not publish it; see what it holds, and delete it if nobody needs it",
+        ),
         Happened::Published(published) => Event::Published {
             routine,
             revision: published.revision,
@@ -309,23 +314,26 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
                     "publish another version there at once: `er-dev publish {routine} REV --env {environment}`"
                 )
             };
-            Event::Critical {
-                problem: Problem {
-                    what: format!("{environment} points at version {revision}, which {how}"),
-                    help,
-                    class: Class::Service,
-                    operation: None,
-                    request_id: None,
-                    frame: None,
-                },
-                routine,
-            }
+            let what = format!("{environment} points at version {revision}, which {how}");
+            critical(routine, what, &help)
         }
         Happened::Mended(environment) => Event::Mended {
             routine,
             environment,
         },
     }
+}
+
+fn critical(routine: RoutineName, what: String, help: &str) -> Event {
+    let problem = Problem {
+        what,
+        help: help.into(),
+        class: Class::Service,
+        operation: None,
+        request_id: None,
+        frame: None,
+    };
+    Event::Critical { routine, problem }
 }
 
 fn landed(code: &Code, stored: Stored) -> Landed {

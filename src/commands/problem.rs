@@ -255,6 +255,76 @@ pub(super) fn reach(error: &DeployError) -> Reach {
 mod tests {
     use super::*;
 
+    /// All classes. Whoever adds one is led here by the compiler.
+    fn classes() -> Vec<CloudClass> {
+        let mut classes = vec![CloudClass::NotSent];
+        while let Some(next) = match classes[classes.len() - 1] {
+            CloudClass::NotSent => Some(CloudClass::Ambiguous),
+            CloudClass::Ambiguous => Some(CloudClass::Throttled),
+            CloudClass::Throttled => Some(CloudClass::Clock),
+            CloudClass::Clock => Some(CloudClass::Credentials),
+            CloudClass::Credentials => Some(CloudClass::Quota),
+            CloudClass::Quota => Some(CloudClass::Gone),
+            CloudClass::Gone => Some(CloudClass::FormExpired),
+            CloudClass::FormExpired => Some(CloudClass::Permanent),
+            CloudClass::Permanent => Some(CloudClass::UnknownServer),
+            CloudClass::UnknownServer => None,
+        } {
+            classes.push(next);
+        }
+        classes
+    }
+
+    #[test]
+    fn every_class_has_its_action_and_its_exit_code() {
+        let soon = Again::Soon(Duration::ZERO);
+        let (probe, slot) = (Again::Later(PROBE), Again::Later(SLOT_PROBE));
+        let table = [
+            (CloudClass::NotSent, soon, Reach::Silent, 69),
+            (CloudClass::Ambiguous, soon, Reach::Unasked, 69),
+            (CloudClass::Throttled, soon, Reach::Answered, 75),
+            (CloudClass::Clock, probe, Reach::Rejected, 1),
+            (CloudClass::Credentials, probe, Reach::Rejected, 77),
+            (CloudClass::Quota, slot, Reach::Answered, 1),
+            (CloudClass::Gone, probe, Reach::Answered, 1),
+            (CloudClass::FormExpired, soon, Reach::Answered, 1),
+            (CloudClass::Permanent, Again::Never, Reach::Answered, 1),
+            (
+                CloudClass::UnknownServer,
+                Again::FewTimes(UNKNOWN_TRIES),
+                Reach::Answered,
+                1,
+            ),
+        ];
+        assert_eq!(table.map(|(class, ..)| class)[..], classes());
+        for (class, then, service, exit) in table {
+            let mut error = CloudError::unusable(class, "UploadRoutineCode", "no");
+            let code = of_cloud(&error).class.exit_code();
+            assert_eq!(code, exit, "{class:?}");
+            assert!(!error.help().is_empty(), "{class:?}");
+            let deploy = DeployError::Cloud(error.clone());
+            assert_eq!((again(&deploy), reach(&deploy)), (then, service));
+            // A pause that was asked for is kept by whatever is tried again soon.
+            error.retry_after = Some(Duration::from_secs(7));
+            if then == soon {
+                let later = Again::Soon(Duration::from_secs(7));
+                assert_eq!(again(&DeployError::Cloud(error)), later, "{class:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_blocked_by_what_was_listed_has_reached_the_service() {
+        for blocked in [Blocked::Contradiction, Blocked::Fruitless] {
+            assert_eq!(reach(&DeployError::Blocked(blocked)), Reach::Answered);
+        }
+        assert_eq!(reach(&DeployError::Endless(None)), Reach::Answered);
+        let held = DeployError::Lock(LockError::Held(None));
+        assert_eq!(reach(&held), Reach::Unasked);
+        let unsettled = DeployError::Unsettled(clock::now());
+        assert_eq!(reach(&unsettled), Reach::Unasked);
+    }
+
     #[test]
     fn what_the_service_says_of_one_version_says_that_the_service_is_there() {
         let odd = |operation, request_id: Option<&str>| {

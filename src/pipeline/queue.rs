@@ -126,6 +126,13 @@ impl Queue {
         );
     }
 
+    /// A routine's slots are to be tidied later, unless that is planned already.
+    pub fn owe_tidy(&mut self, routine: &RoutineName, not_before: Instant) {
+        if !self.untidy.contains_key(routine) {
+            self.put_untidy(routine, not_before, 0);
+        }
+    }
+
     /// A routine's slots are tidy, or nothing but an edit can help. Returns how often tidying was tried before.
     pub fn take_untidy(&mut self, routine: &RoutineName) -> Option<u32> {
         self.untidy.remove(routine).map(|untidy| untidy.attempt)

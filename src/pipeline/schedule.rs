@@ -40,8 +40,9 @@ const TRIES_ONCE: u32 = 12;
 /// The pause before an entry is looked at again that had changed when it was to be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks.
-const BELIEVED: Duration = Duration::from_secs(300);
+/// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks:
+/// somebody who deleted it by mistake would save again to have it back.
+const BELIEVED: Duration = Duration::from_secs(10);
 
 /// The pause between two tries while the service refuses the key.
 const PROBE: Duration = Duration::from_secs(300);
@@ -430,7 +431,13 @@ impl Schedule {
                 self.tell_trouble(&edit.routine, problem, pause, effects);
                 self.queue.put_back(edit, now + pause, attempt + 1);
             }
-            None => self.fail(&edit, problem, effects),
+            None => {
+                self.fail(&edit, problem, effects);
+                // It may have left a version without code. The next edit, which may come soon, is not held up by that.
+                if self.mode == Mode::Daemon {
+                    self.queue.owe_tidy(&edit.routine, now + LOOK_AGAIN);
+                }
+            }
         }
     }
 

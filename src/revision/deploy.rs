@@ -8,7 +8,7 @@
 mod publish;
 mod steps;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -115,6 +115,8 @@ pub struct Session {
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
     sent: Option<Digest>,
+    /// Versions whose code is to be saved and was not given, and how often.
+    unread: BTreeMap<Revision, u32>,
     /// The version that is still to be put live where the configuration says so.
     publish_owed: Option<Revision>,
 }
@@ -195,6 +197,8 @@ pub enum Happened {
         /// Which er-dev made it.
         by: Option<Instance>,
     },
+    /// A version that er-dev made of some bytes holds others.
+    OtherBytes(Revision),
     /// A version was put live.
     Published(Published),
     /// Somebody else put a version live.
@@ -287,6 +291,7 @@ impl Session {
             trouble: None,
             forced: None,
             sent: None,
+            unread: BTreeMap::new(),
             publish_owed: None,
         }
     }

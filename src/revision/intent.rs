@@ -138,13 +138,21 @@ impl Journal {
             // A moment of another boot is before this one began.
             _ => Moment::BOOT,
         };
-        if let Some(open) = &record.open {
+        let doubt = record.open.as_ref().map(|open| {
             // A file is only text: what it says must not hold anybody up for days.
             let settled = sent(open.sent) + open.patience.min(LATEST);
-            knowledge.in_doubt(Doubt {
+            Doubt {
                 settled,
                 shown: settled,
-            });
+            }
+        });
+        if self.record.open.is_some() {
+            // Who closed it meanwhile has waited for it and knows what came of it.
+            knowledge.recall_doubt(doubt);
+        } else if let Some(doubt) = doubt {
+            knowledge.in_doubt(doubt);
+        }
+        if let Some(open) = &record.open {
             knowledge.may_come_late(open.intent.late(), sent(open.sent));
         }
         for late in &record.late {
@@ -405,6 +413,30 @@ mod tests {
         killed_after(delete, dir.path());
         assert!(ours.recall(&mut knowledge, at(102)));
         assert_eq!(knowledge.doubt().unwrap().settled, at(120));
+    }
+
+    #[test]
+    fn what_another_er_dev_was_amid_and_brought_to_its_end_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut theirs, mut before) = (Knowledge::default(), Journal::new(dir.path()));
+        before.open(post(), PATIENCE, &theirs, at(100)).unwrap();
+        let (mut ours, mut journal) = (Knowledge::default(), Journal::new(dir.path()));
+        assert!(journal.recall(&mut ours, at(101)));
+        assert!(ours.doubt().is_some());
+        theirs.proven(Revision::new("1"), Digest::of(b"a"), at(102));
+        before.update(&theirs).unwrap();
+        assert!(journal.recall(&mut ours, at(103)));
+        assert_eq!(ours.doubt(), None);
+        // What was sent here and could not be written down is nobody else's to close.
+        let doubt = Doubt {
+            settled: at(130),
+            shown: at(130),
+        };
+        ours.in_doubt(doubt);
+        theirs.proven(Revision::new("2"), Digest::of(b"b"), at(104));
+        before.update(&theirs).unwrap();
+        assert!(journal.recall(&mut ours, at(105)));
+        assert_eq!(ours.doubt(), Some(doubt));
     }
 
     #[test]

@@ -146,15 +146,24 @@ impl Proxy {
         needle: &str,
         at: At,
     ) -> End {
-        while let Some((head, body)) = request(&mut from).await {
-            let meant = String::from_utf8_lossy(&[&head[..], &body].concat()).contains(needle);
+        while let Some((head, length)) = head(&mut from).await {
+            // What a call of the API is about stands in its body, which comes in one piece with its head.
+            let mut body = Vec::new();
+            let is_told = String::from_utf8_lossy(&head).starts_with(needle);
+            if !is_told && !more(&mut from, &mut body, length).await {
+                break;
+            }
+            let meant = is_told || String::from_utf8_lossy(&body).contains(needle);
             let first = meant && self.cut.fetch_add(1, Ordering::SeqCst) == 0;
-            let passed = if first { at.of(body.len()) } else { body.len() };
+            let passed = if first { at.of(length) } else { length };
+            if !more(&mut from, &mut body, passed).await {
+                break;
+            }
             let passes = [&head[..], &body[..passed]].concat();
             if to.write_all(&passes).await.is_err() {
                 break;
             }
-            if first && passed == body.len() {
+            if first && passed == length {
                 return End::ResetBehind;
             }
             if first {
@@ -190,8 +199,8 @@ impl At {
     }
 }
 
-/// The next request of a connection, head and body.
-async fn request(from: &mut ReadHalf<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+/// The head of the next request of a connection, and the length of its body.
+async fn head(from: &mut ReadHalf<'_>) -> Option<(Vec<u8>, usize)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(from.read_u8().await.ok()?);
@@ -200,9 +209,15 @@ async fn request(from: &mut ReadHalf<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
     let length = text
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"));
-    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
-    from.read_exact(&mut body).await.ok()?;
-    Some((head, body))
+    let length = length.map_or(0, |length| length.trim().parse().unwrap());
+    Some((head, length))
+}
+
+/// Reads on until there are so many bytes of a body.
+async fn more(from: &mut ReadHalf<'_>, body: &mut Vec<u8>, length: usize) -> bool {
+    let there = body.len();
+    body.resize(length.max(there), 0);
+    from.read_exact(&mut body[there..]).await.is_ok()
 }
 
 /// A server that answers every connection in its own way, and counts them.

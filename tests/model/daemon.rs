@@ -252,11 +252,16 @@ impl Daemon {
             return false;
         }
         let record = dir.record.clone();
+        let doubt = record.open.as_ref().map(|open| Doubt {
+            settled: open.settled,
+            shown: open.settled,
+        });
+        if self.record.open.is_some() {
+            self.knowledge.recall_doubt(doubt);
+        } else if let Some(doubt) = doubt {
+            self.knowledge.in_doubt(doubt);
+        }
         if let Some(open) = &record.open {
-            self.knowledge.in_doubt(Doubt {
-                settled: open.settled,
-                shown: open.settled,
-            });
             self.knowledge.may_come_late(open.late.clone(), open.sent);
         }
         for (late, sent) in &record.late {

@@ -394,6 +394,21 @@ fn a_slot_is_still_to_be_freed_after_an_edit_that_came_to_nothing() {
 }
 
 #[test]
+fn an_edit_that_has_failed_for_good_leaves_its_routine_to_be_tidied() {
+    for (mode, tidied) in [(Mode::Daemon, true), (Mode::Once, false)] {
+        let (now, mut schedule) = (Instant::now(), Schedule::new(mode));
+        schedule
+            .handle(Event::Edited(edit("hello", "a", now)), now)
+            .clear();
+        let ended = Event::Ended(name("hello"), failed(Again::Never));
+        schedule.handle(ended, now).clear();
+        let effects = schedule.handle(Event::Tick, now + LOOK_AGAIN);
+        let tidy = Effect::Run(Job::Tidy(name("hello")));
+        assert_eq!(effects.contains(&tidy), tidied);
+    }
+}
+
+#[test]
 fn an_outage_that_began_with_freeing_a_slot_is_told_with_the_first_edit_it_holds_up() {
     let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
     stored_and_untidy(&mut schedule, now);

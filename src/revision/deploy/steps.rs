@@ -26,6 +26,9 @@ const SAME_BYTES: &str = "a newer version holds the same bytes";
 /// How often a pass looks again because that took longer.
 const MAX_SLOW_LOOKS: u32 = 3;
 
+/// How often the code of a version is asked for in vain, over all passes, before the next oldest is looked at.
+const MAX_READS: u32 = 3;
+
 impl Session {
     /// Why this version goes and none of the older ones.
     fn why_this_one(&self, revision: &Revision) -> String {
@@ -58,6 +61,7 @@ impl Pass<'_> {
                     Blocked::OtherBytes(revision) => {
                         knowledge.doubt_content(revision);
                         self.write_down();
+                        self.happened.push(Happened::OtherBytes(revision.clone()));
                     }
                     _ => {}
                 }
@@ -186,13 +190,14 @@ impl Pass<'_> {
                 session.knowledge.forget_listing();
                 return Ok(());
             }
-            Err(error) if is_final(&error) => {
+            Err(error) if is_final(&error) || self.is_read_in_vain(&revision, &error) => {
                 self.spare(revision, format!("its code could not be read: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
         let session = &mut *self.session;
+        session.unread.remove(&revision);
         let Some(listing) = session.knowledge.listing() else {
             return Ok(());
         };
@@ -215,6 +220,19 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Counts an answer without the code of a version. One that is never given must not keep the others from going.
+    fn is_read_in_vain(&mut self, revision: &Revision, error: &CloudError) -> bool {
+        if !error.answered || error.class != Class::Ambiguous {
+            return false;
+        }
+        let unread = &mut self.session.unread;
+        let knowledge = &self.session.knowledge;
+        unread.retain(|unread, _| knowledge.is_listed(unread));
+        let tries = unread.entry(revision.clone()).or_default();
+        *tries += 1;
+        *tries >= MAX_READS
+    }
+
     async fn delete(&mut self, revision: Revision, why: Why) -> Result<(), DeployError> {
         let patience = self.session.settings.timeouts.api + self.session.settings.margin;
         let intent = Intent::Delete {
@@ -222,10 +240,9 @@ impl Pass<'_> {
         };
         let cloud = Arc::clone(&self.session.cloud);
         let permit = cloud.urgent_permit().await;
-        let sent = clock::now();
         // The answer tells what was so at some moment after it was asked for, and this clock goes on while the machine
         // is suspended.
-        if sent.since(self.asked) > LONGEST_LOOK {
+        if clock::now().since(self.asked) > LONGEST_LOOK {
             self.session.knowledge.forget_listing();
             self.slow_looks += u32::from(self.asked > Moment::BOOT);
             if self.slow_looks >= MAX_SLOW_LOOKS {
@@ -234,9 +251,10 @@ impl Pass<'_> {
             }
             return Ok(());
         }
-        if !self.note(intent.clone(), patience, sent) {
+        if !self.note(intent.clone(), patience) {
             return Ok(());
         }
+        let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
         let reason = match why {
@@ -311,8 +329,8 @@ impl Pass<'_> {
         let intent = Intent::Upload { sha256 };
         let cloud = Arc::clone(&self.session.cloud);
         let permit = cloud.permit().await;
+        self.note(intent.clone(), patience);
         let sent = clock::now();
-        self.note(intent.clone(), patience, sent);
         self.calls += 1;
         let session = &mut *self.session;
         let instance = &session.settings.rules.instance;
@@ -385,8 +403,8 @@ impl Pass<'_> {
             revision: revision.clone(),
             sha256,
         };
+        self.note(intent.clone(), patience);
         let sent = clock::now();
-        self.note(intent.clone(), patience, sent);
         let session = &mut *self.session;
         session.knowledge.posting();
         let posted = session.cloud.post(&form, code).await;
@@ -400,7 +418,11 @@ impl Pass<'_> {
                 self.write_down();
                 Ok(())
             }
-            Err(error) => {
+            Err(mut error) => {
+                // One new upload, and no more of them.
+                if error.is_of_unknown_signer() && session.knowledge.tries(sha256) > 1 {
+                    error.class = Class::Permanent;
+                }
                 match error.class {
                     Class::Ambiguous => {}
                     Class::NotSent | Class::Throttled => session.knowledge.not_posted(now),
@@ -456,14 +478,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Writes down what is sent now, with the permit in hand so that nothing is waited for any more, and counts this pass as one that changes something, once and before the
-    /// first change. `false` if that did not work, and then nothing may be deleted.
-    fn note(&mut self, intent: Intent, patience: Duration, sent: Moment) -> bool {
+    /// Writes down what is sent now, with the permit in hand so that nothing is waited for any more, and counts this
+    /// pass as one that changes something, once and before the first change. `false` if that did not work, and then
+    /// nothing may be deleted.
+    fn note(&mut self, intent: Intent, patience: Duration) -> bool {
         let counted = self.count_change();
         let session = &mut *self.session;
+        let now = clock::now();
         let noted = session
             .journal
-            .open(intent, patience, &session.knowledge, sent);
+            .open(intent, patience, &session.knowledge, now);
         self.judge(counted.and(noted))
     }
 

@@ -14,7 +14,7 @@ use crate::revision::mark::{Instance, Mark};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
-use super::{Rules, Wanted};
+use super::{MAX_IN_PART, Rules, Wanted};
 
 /// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
 /// stamp that is this old, and a form lives shorter than that.
@@ -108,6 +108,8 @@ pub enum Noticed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Knowledge {
     pub(super) listing: Option<Seen>,
+    /// How many listings in a row could not be read whole.
+    pub(super) in_part: u32,
     /// What was live where when that was last told.
     live: BTreeMap<String, Revision>,
     pub(super) contents: BTreeMap<Revision, Content>,
@@ -176,6 +178,18 @@ impl Knowledge {
     /// The last listing, with what was uploaded since.
     pub fn listing(&self) -> Option<&Listing> {
         self.listing.as_ref().map(|seen| &seen.listing)
+    }
+
+    /// Whether the last listing holds a version.
+    pub fn is_listed(&self, revision: &Revision) -> bool {
+        let listed = self.listing().into_iter();
+        let mut listed = listed.flat_map(|listing| &listing.revisions);
+        listed.any(|listed| listed.revision == *revision)
+    }
+
+    /// Whether the last listing could not be read whole, which may be a passing trouble.
+    pub(super) fn is_seen_in_part(&self) -> bool {
+        self.listing().is_some_and(|listing| !listing.whole) && self.in_part < MAX_IN_PART
     }
 
     /// Whether the present pass took the listing, and after whatever it made.
@@ -294,6 +308,7 @@ impl Knowledge {
             self.listed_in_part(listing, now);
             return noticed;
         }
+        self.in_part = 0;
         noticed.extend(self.notice_foreign(&listing, &rules.instance));
         let mut there: BTreeSet<Revision> = listing
             .revisions
@@ -335,9 +350,16 @@ impl Knowledge {
         self.known = Some(there);
         (self.current, self.looked) = (true, true);
         self.doubt = self.doubt.filter(|doubt| now < doubt.shown);
-        // An upload is remembered until somebody has looked for what it left.
-        self.late
-            .retain(|(late, sent)| matches!(late, Late::Upload(_)) || now.since(*sent) < LATEST);
+        self.late.retain(|(late, sent)| match late {
+            // An upload is remembered until somebody has looked for what it left.
+            Late::Upload(_) => true,
+            Late::Delete(_) if now.since(*sent) < LATEST => true,
+            Late::Delete(stays) => {
+                // It counts again.
+                self.protected.worthless.remove(stays);
+                false
+            }
+        });
         self.listing = Some(Seen {
             listing,
             at: now,
@@ -349,6 +371,7 @@ impl Knowledge {
 
     /// A listing came of which something could not be read: what it lacks may be there.
     fn listed_in_part(&mut self, mut listing: Listing, now: Moment) {
+        self.in_part = self.in_part.saturating_add(1);
         for (revision, (listed, _)) in &self.made {
             if !listing.revisions.iter().any(|l| l.revision == *revision) {
                 listing.revisions.push(listed.clone());
@@ -500,11 +523,7 @@ impl Knowledge {
 
     /// The service gave a version and the form to post its code with.
     pub fn begun(&mut self, revision: Revision, description: String, digest: Digest, now: Moment) {
-        let tries = match self.tried {
-            Some((tried, tries)) if tried == digest => tries,
-            _ => 0,
-        };
-        self.tried = Some((digest, tries + 1));
+        self.tried = Some((digest, self.tries(digest) + 1));
         self.form = Some(Form {
             revision: revision.clone(),
             digest,
@@ -574,6 +593,14 @@ impl Knowledge {
         }
     }
 
+    /// Uploads of these bytes so far of which none was proven.
+    pub fn tries(&self, digest: Digest) -> u32 {
+        match self.tried {
+            Some((tried, tries)) if tried == digest => tries,
+            _ => 0,
+        }
+    }
+
     /// Uploads of these bytes may be tried anew although none has been proven so far.
     pub fn try_anew(&mut self) {
         self.tried = None;
@@ -607,6 +634,14 @@ impl Knowledge {
             settled: known.settled.max(doubt.settled),
             shown: known.shown.max(doubt.shown),
         });
+    }
+
+    /// What is in doubt by the record that all er-dev of this machine keep. One that closed it knows the outcome.
+    pub fn recall_doubt(&mut self, doubt: Option<Doubt>) {
+        if doubt.is_some() {
+            self.listing = None;
+        }
+        self.doubt = doubt;
     }
 
     /// What was sent in doubt may be carried out late.
@@ -693,7 +728,7 @@ impl Knowledge {
             _ => false,
         };
         let mut holders: Vec<&Revision> = self
-            .newest_first()
+            .versions()
             .map(|listed| &listed.revision)
             .filter(|revision| !self.is_out(revision, wanted) && holds(revision))
             .collect();
@@ -747,14 +782,20 @@ impl Knowledge {
 
     /// The numbered versions, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Listed> {
-        let mut numbered: Vec<(u64, &Listed)> = self
-            .listing()
-            .into_iter()
-            .flat_map(|listing| &listing.revisions)
-            .filter_map(|listed| Some((listed.revision.number()?, listed)))
+        self.versions()
+            .filter(|listed| listed.revision.number().is_some())
+    }
+
+    /// All versions but the staging slot, the newest first. Those whose number cannot be counted come last: how old they
+    /// are cannot be told, and they can hold code all the same.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Listed> {
+        let listed = self.listing().into_iter();
+        let listed = listed.flat_map(|listing| &listing.revisions);
+        let mut versions: Vec<&Listed> = listed
+            .filter(|listed| !listed.revision.is_staging())
             .collect();
-        numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-        numbered.into_iter().map(|(_, listed)| listed)
+        versions.sort_by_key(|listed| std::cmp::Reverse(listed.revision.number()));
+        versions.into_iter()
     }
 
     fn is_live(&self, revision: &Revision) -> bool {

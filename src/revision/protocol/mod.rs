@@ -43,6 +43,10 @@ pub const MAX_UPLOADS: u32 = 3;
 /// How often a version is deleted that stays listed nevertheless.
 pub const MAX_DELETES: u32 = 3;
 
+/// How many listings in a row that cannot be read whole are taken for a passing trouble. After that uploads go on by
+/// what can be read, so that a service that leaves an empty list out is no dead end.
+pub const MAX_IN_PART: u32 = 3;
+
 /// The rules of one configuration.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -174,6 +178,9 @@ pub fn decide(knowledge: &Knowledge, goal: Goal<'_>, rules: &Rules, now: Moment)
 }
 
 fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Moment) -> Step {
+    if k.is_seen_in_part() {
+        return look_again(k, now + POLL, now);
+    }
     if let Some(holder) = k.holder(wanted) {
         // Somebody may have deleted it since an older listing.
         return if k.current {
@@ -202,13 +209,11 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
         };
         return make_room(k, &protected, rules, now);
     }
-    match (form, k.tried) {
+    match form {
         // It is not listed, so its slot is taken when its code arrives.
-        (Some(form), _) => Step::Post(form.revision.clone()),
-        (None, Some((digest, MAX_UPLOADS..))) if digest == wanted.digest => {
-            Step::Blocked(Blocked::Fruitless)
-        }
-        _ => Step::Upload,
+        Some(form) => Step::Post(form.revision.clone()),
+        None if k.tries(wanted.digest) >= MAX_UPLOADS => Step::Blocked(Blocked::Fruitless),
+        None => Step::Upload,
     }
 }
 
@@ -216,6 +221,9 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
 fn rest(k: &Knowledge, count: usize, rules: &Rules, now: Moment) -> Step {
     if !rules.policy.may_delete() || k.deletes_off.is_some() {
         return Step::AtRest;
+    }
+    if k.is_seen_in_part() {
+        return look_again(k, now + POLL, now);
     }
     if k.has_suspects() && !k.looked {
         return Step::List;
@@ -234,7 +242,7 @@ fn rest(k: &Knowledge, count: usize, rules: &Rules, now: Moment) -> Step {
 
 /// Looks among the marked versions for one that holds the bytes; reads back what is not proven.
 fn find(k: &Knowledge, wanted: &Wanted, rules: &Rules, now: Moment) -> Option<Step> {
-    for listed in k.newest_first() {
+    for listed in k.versions() {
         let revision = &listed.revision;
         if k.is_out(revision, wanted) {
             continue;
@@ -291,7 +299,7 @@ fn reclaim(k: &Knowledge, rules: &Rules, now: Moment) -> Option<Step> {
     // What stays anyway comes first, so that of two with the same bytes the other one goes; and what may be gone at any
     // moment comes last.
     let mut suspects: Vec<_> = k
-        .newest_first()
+        .versions()
         .filter_map(|listed| Some((&listed.revision, Mark::read(&listed.description)?)))
         .filter(|(_, mark)| k.is_suspect(mark, &rules.instance))
         .collect();

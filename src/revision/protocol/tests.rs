@@ -24,6 +24,8 @@ struct World {
     claims_full: bool,
     /// What the post of the upload that has begun will come to.
     fault: Option<Fault>,
+    /// What the numbers of new versions begin with.
+    prefix: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,6 +117,7 @@ impl World {
             uploads: 0,
             claims_full: false,
             fault: None,
+            prefix: "",
         }
     }
 
@@ -143,7 +146,7 @@ impl World {
         }
         self.next += 1;
         let description = describe("f.js", digest, &rules().instance);
-        let revision = Revision::new(&self.next.to_string());
+        let revision = Revision::new(&format!("{}{}", self.prefix, self.next));
         let listed = Listed {
             revision: revision.clone(),
             created: None,
@@ -436,18 +439,66 @@ fn that_the_service_is_full_counts_only_where_room_was_made() {
     assert_eq!(world.deletes.len(), 2);
 }
 
+/// A listing of which nothing could be read.
+fn part() -> Listing {
+    Listing {
+        revisions: Vec::new(),
+        environments: Environments::Unknown("it could not be read".into()),
+        whole: false,
+    }
+}
+
+#[test]
+fn a_listing_that_cannot_be_read_whole_is_asked_for_again_before_anything_is_made_by_it() {
+    let mut world = World::new(0, &[]);
+    world.deploy(&mut Knowledge::default(), &wanted("a"));
+    let mut knowledge = Knowledge::default();
+    for _ in 1..MAX_IN_PART {
+        let _ = knowledge.listed(part(), &rules(), world.now);
+        let next = world.now + POLL;
+        for goal in [Goal::Stored(&wanted("a")), Goal::AtRest] {
+            let step = decide(&knowledge, goal, &rules(), world.now);
+            assert_eq!(step, Step::Wait(next));
+        }
+        world.now = next;
+        knowledge.begin();
+        assert_eq!(store(&knowledge, &wanted("a"), world.now), Step::List);
+    }
+    let mut back = knowledge.clone();
+    let _ = back.listed(world.listing(), &rules(), world.now);
+    let found = Step::ReadBack(Revision::new("1001"));
+    assert_eq!(store(&back, &wanted("a"), world.now), found);
+    // It stays so: whoever leaves an empty list out could never be given its first version.
+    let _ = knowledge.listed(part(), &rules(), world.now);
+    assert_eq!(store(&knowledge, &wanted("a"), world.now), Step::Upload);
+}
+
+#[test]
+fn c18_a_version_whose_number_cannot_be_counted_holds_its_bytes_and_never_goes() {
+    let mut world = World::new(2, &[]);
+    world.prefix = "99999999999999999999999999";
+    let mut knowledge = Knowledge::default();
+    let first = Revision::new("999999999999999999999999991001");
+    for text in ["a", "b", "a"] {
+        let stored = world.deploy(&mut knowledge, &wanted(text));
+        assert!(matches!(stored, Step::Stored(_)), "{stored:?}");
+    }
+    assert_eq!(world.uploads, 2);
+    assert_eq!(knowledge.protected().present, Some(first.clone()));
+    for text in ["c", "d", "e", "f", "g", "h"] {
+        world.deploy(&mut knowledge, &wanted(text));
+    }
+    assert!(world.holds(&first).is_some());
+    assert!(world.deletes.iter().all(|gone| gone.number().is_some()));
+}
+
 #[test]
 fn what_a_listing_lacks_that_was_not_read_whole_may_be_there() {
     let mut world = World::new(1, &[]);
     let mut knowledge = Knowledge::default();
     world.deploy(&mut knowledge, &wanted("a"));
     knowledge.deleted(Revision::new("100"), false, world.now);
-    let part = Listing {
-        revisions: Vec::new(),
-        environments: Environments::Unknown("it could not be read".into()),
-        whole: false,
-    };
-    assert_eq!(knowledge.listed(part, &rules(), world.now), []);
+    assert_eq!(knowledge.listed(part(), &rules(), world.now), []);
     assert_eq!(knowledge.confirmed().count(), 1);
     assert_eq!(knowledge.delete_tries(&Revision::new("100")), 1);
 }
@@ -772,6 +823,21 @@ fn a_version_that_stays_long_after_an_unanswered_deletion_counts_again() {
     let stored = world.deploy(&mut knowledge, &wanted("a"));
     assert_eq!(stored, Step::Stored(first));
     assert_eq!(world.uploads, 1);
+}
+
+#[test]
+fn a_version_that_stays_long_after_an_unanswered_deletion_of_an_earlier_run_is_among_the_newest_again()
+ {
+    let mut world = World::new(0, &[]);
+    let mut knowledge = Knowledge::default();
+    world.deploy(&mut knowledge, &wanted("a"));
+    let first = Revision::new("1001");
+    knowledge.may_come_late(Late::Delete(first.clone()), world.now);
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    assert!(knowledge.protected().worthless.contains(&first));
+    world.now = world.now + LATEST;
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    assert!(knowledge.protected().worthless.is_empty());
 }
 
 #[test]
