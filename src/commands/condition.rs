@@ -222,7 +222,7 @@ mod tests {
         let routine = RoutineName::new(routine).unwrap();
         let events = told.trouble(&routine, trouble);
         let class = events.into_iter().map(|event| match event {
-            Event::Degraded { problem } => Some(problem.class),
+            Event::Degraded { problem, .. } => Some(problem.class),
             Event::Restored { .. } => None,
             other => panic!("{other:?}"),
         });

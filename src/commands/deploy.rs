@@ -275,6 +275,7 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
         },
         Happened::OtherBytes(revision) => critical(
             routine,
+            None,
             format!("version {revision} does not hold the bytes it was made of"),
             "do not publish it; see what it holds, and delete it if nobody needs it",
         ),
@@ -315,7 +316,7 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
                 )
             };
             let what = format!("{environment} points at version {revision}, which {how}");
-            critical(routine, what, &help)
+            critical(routine, Some(environment), what, &help)
         }
         Happened::Mended(environment) => Event::Mended {
             routine,
@@ -324,7 +325,7 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
     }
 }
 
-fn critical(routine: RoutineName, what: String, help: &str) -> Event {
+fn critical(routine: RoutineName, environment: Option<String>, what: String, help: &str) -> Event {
     let problem = Problem {
         what,
         help: help.into(),
@@ -333,7 +334,11 @@ fn critical(routine: RoutineName, what: String, help: &str) -> Event {
         request_id: None,
         frame: None,
     };
-    Event::Critical { routine, problem }
+    Event::Critical {
+        routine,
+        environment,
+        problem,
+    }
 }
 
 fn landed(code: &Code, stored: Stored) -> Landed {

@@ -33,7 +33,7 @@
 //! | `mended` | `routine`, `environment` |
 //! | `degraded` | `safety` (`state`, `permission`, `budget`, `clock` or `events`), `problem` |
 //! | `restored` | `safety`, `what` |
-//! | `critical` | `routine`, `problem` |
+//! | `critical` | `routine`, `environment` if it is about one, `problem` |
 //! | `warning` | `routine`, `problem` |
 //! | `stopping` | `running` uploads, `drain_ms` |
 //! | `done` | `saves`, `edits`, `uploaded`, `reused`, `unchanged`, `superseded`, `failed`, `abandoned`, `planned`, `rotated`, `calls`, `peak` in a second, `up_ms` |

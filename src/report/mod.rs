@@ -342,6 +342,9 @@ pub enum Event {
     Critical {
         /// The routine.
         routine: RoutineName,
+        /// The environment that it is about, if it is about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        environment: Option<String>,
         /// What.
         problem: Problem,
     },

@@ -195,7 +195,7 @@ struct Known {
     /// What became of the entry's place, while it is not what it was.
     halted: Option<Reason>,
     /// What somebody has to look at, until it is mended.
-    critical: Option<Reason>,
+    critical: BTreeMap<Option<String>, Reason>,
 }
 
 impl Standing {
@@ -283,7 +283,7 @@ impl Standing {
         known: Option<&'a Known>,
         queued: Queued,
     ) -> (State, Option<&'a Reason>) {
-        let critical = known.and_then(|known| known.critical.as_ref());
+        let critical = known.and_then(|known| known.critical.values().next());
         let halted = known.and_then(|known| known.halted.as_ref());
         match (critical, halted) {
             (Some(reason), _) => (State::Critical, Some(reason)),
@@ -349,14 +349,25 @@ impl Known {
             }
             Event::Halted { problem, .. } => self.halted = Some(Reason::of(problem)),
             Event::Resumed { .. } => self.halted = None,
-            Event::Critical { problem, .. } => self.critical = Some(Reason::of(problem)),
-            Event::Mended { .. } => self.critical = None,
+            Event::Critical {
+                environment,
+                problem,
+                ..
+            } => {
+                let reason = Reason::of(problem);
+                self.critical.insert(environment.clone(), reason);
+            }
+            Event::Mended { environment, .. } => {
+                self.critical.remove(&Some(environment.clone()));
+            }
             _ => {}
         }
     }
 
     fn succeeded(&mut self, revision: &Revision, sha256: Option<Digest>, at: Timestamp) {
         self.trouble = None;
+        // What is about no environment is about the bytes of an edit, and those are there now.
+        self.critical.remove(&None);
         self.last = Some(Success {
             revision: revision.clone(),
             sha256,

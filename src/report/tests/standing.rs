@@ -249,12 +249,17 @@ fn a_place_that_is_gone_halts_whatever_else_there_is_until_it_is_back() {
     assert!(!seen(&[halted()]).is_under_way(&hello(), IDLE));
 }
 
-#[test]
-fn what_somebody_has_to_look_at_stands_until_it_is_mended() {
-    let critical = Event::Critical {
+fn critical(environment: Option<&str>) -> Event {
+    Event::Critical {
         routine: hello(),
+        environment: environment.map(String::from),
         problem: problem(Class::Service),
-    };
+    }
+}
+
+#[test]
+fn an_environment_that_somebody_has_to_look_at_stands_until_that_very_one_is_mended() {
+    let in_production = critical(Some("production"));
     for more in [
         uploaded(),
         halted(),
@@ -262,17 +267,36 @@ fn what_somebody_has_to_look_at_stands_until_it_is_mended() {
         offline(Class::Network),
         unchanged("1"),
     ] {
-        let events = [critical.clone(), more];
+        let events = [in_production.clone(), more];
         for queued in [IDLE, RUNNING] {
             assert_state(&events, queued, State::Critical, Some(Class::Service));
         }
     }
-    let mended = Event::Mended {
+    let mended = |environment: &str| Event::Mended {
         routine: hello(),
-        environment: "production".into(),
+        environment: environment.into(),
     };
-    assert_state(&[critical.clone(), mended], IDLE, State::Ok, None);
-    assert!(seen(std::slice::from_ref(&critical)).is_under_way(&hello(), RUNNING));
+    let two = [
+        in_production.clone(),
+        critical(Some("staging")),
+        mended("staging"),
+    ];
+    assert_state(&two, IDLE, State::Critical, Some(Class::Service));
+    let both = [&two[..], &[mended("production")]].concat();
+    assert_state(&both, IDLE, State::Ok, None);
+    assert!(seen(&[in_production]).is_under_way(&hello(), RUNNING));
+}
+
+#[test]
+fn bytes_that_somebody_has_to_look_at_are_over_when_an_edit_is_on_the_service() {
+    let critical = critical(None);
+    assert_state(
+        std::slice::from_ref(&critical),
+        IDLE,
+        State::Critical,
+        Some(Class::Service),
+    );
+    assert_state(&[critical, uploaded()], IDLE, State::Ok, None);
 }
 
 #[test]
