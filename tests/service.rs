@@ -612,7 +612,7 @@ async fn c29_ten_versions_with_a_reason_to_stay_are_all_named() {
         problem["what"]
             .as_str()
             .unwrap()
-            .matches("(pinned)")
+            .matches("(pinned by a pattern)")
             .count(),
         10
     );
@@ -667,6 +667,10 @@ async fn d05_a_version_that_is_published_while_it_is_being_deleted_is_spared_or_
                 what.contains(oldest.as_str()) && what.contains("production"),
                 "{told}"
             );
+            let restored = bed.run(&["restore", "hello", oldest.as_str()]).await;
+            assert_eq!(restored.code, Some(0), "{}", restored.stdout);
+            let back = bed.codes("hello").pop().unwrap();
+            assert_eq!(back, b"// foreign 0", "its code is there again");
         }
         watch.kill().await;
     }
