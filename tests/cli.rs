@@ -263,7 +263,7 @@ async fn a_routine_that_is_missing_remotely_is_made_only_if_that_is_asked_for() 
 }
 
 #[tokio::test]
-async fn a_second_watch_of_a_routine_ends_with_75_and_names_the_first() {
+async fn d08_a_second_watch_of_a_routine_ends_with_75_and_names_the_first() {
     let bed = Bed::new(&["hello", "other"]).await;
     let mut watch = bed.watch_from_start(&["--routine", "hello"]);
     watch.end_of_edit().await;

@@ -667,6 +667,10 @@ async fn d05_a_version_that_is_published_while_it_is_being_deleted_is_spared_or_
                 what.contains(oldest.as_str()) && what.contains("production"),
                 "{told}"
             );
+            let restored = bed.run(&["restore", "hello", oldest.as_str()]).await;
+            assert_eq!(restored.code, Some(0), "{}", restored.stdout);
+            let back = bed.codes("hello").pop().unwrap();
+            assert_eq!(back, b"// foreign 0", "its code is there again");
         }
         watch.kill().await;
     }
