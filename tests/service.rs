@@ -539,7 +539,7 @@ async fn c29_ten_versions_with_a_reason_to_stay_are_all_named() {
         problem["what"]
             .as_str()
             .unwrap()
-            .matches("(pinned)")
+            .matches("(pinned by a pattern)")
             .count(),
         10
     );
