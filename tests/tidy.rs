@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "report/text.rs",
     "report/words.rs",
     "emulator/world.rs",
+    "emulator/acs3.rs",
     "emulator/action.rs",
     "emulator/actors.rs",
     "emulator/check.rs",
