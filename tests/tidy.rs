@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "cloud/time.rs",
     "cloud/gate/bucket.rs",
     "cloud/gate/alone.rs",
+    "cloud/sign/acs3.rs",
     "cloud/sign/mod.rs",
     "cloud/sign/rpc.rs",
     "report/class.rs",
