@@ -5,7 +5,8 @@ mod common;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use common::{Bed, Ended, code, finish};
+use common::{Bed, Ended, SIGNATURES, code, finish};
+use er_dev::emulator::world::Settings;
 use rustix::process::Signal;
 
 /// One problem of an edit: its class, and that nothing was sent for it.
@@ -164,8 +165,7 @@ async fn an_edit_made_while_the_service_is_away_goes_up_when_it_is_back() {
 
 #[tokio::test]
 async fn a_wrong_key_is_77_and_says_what_to_look_at() {
-    let bed = Bed::new(&["hello"]).await;
-    for (variable, value, words) in [
+    let [secret, id] = [
         (
             "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
             "other",
@@ -176,27 +176,32 @@ async fn a_wrong_key_is_77_and_says_what_to_look_at() {
             "nobody",
             "InvalidAccessKeyId",
         ),
-    ] {
-        let mut push = bed.command(&["push"]);
-        let ended = finish({
-            push.env(variable, value);
-            push
-        })
-        .await;
-        assert_eq!(ended.code, Some(77), "{}", ended.stdout);
-        assert!(ended.stdout.contains(words), "{}", ended.stdout);
-        let mut watch = bed.command(&["watch"]);
-        let ended = finish({
-            watch.env(variable, value);
-            watch
-        })
-        .await;
-        assert_eq!(ended.code, Some(77), "{}", ended.stdout);
-        assert!(
-            ended.stderr.contains(words) && ended.stderr.contains("help"),
-            "{}",
-            ended.stderr
-        );
+    ];
+    for signature in SIGNATURES {
+        let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
+        for (variable, value, words) in [secret, id] {
+            let mut push = bed.command(&["push"]);
+            let ended = finish({
+                push.env(variable, value);
+                push
+            })
+            .await;
+            assert_eq!(ended.code, Some(77), "{}", ended.stdout);
+            assert!(ended.stdout.contains(words), "{}", ended.stdout);
+            let mut watch = bed.command(&["watch"]);
+            let ended = finish({
+                watch.env(variable, value);
+                watch
+            })
+            .await;
+            assert_eq!(ended.code, Some(77), "{}", ended.stdout);
+            assert!(
+                ended.stderr.contains(words) && ended.stderr.contains("help"),
+                "{}",
+                ended.stderr
+            );
+        }
+        bed.assert_signed(signature);
     }
 }
 

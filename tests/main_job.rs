@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bed, Watch, code};
+use common::{Bed, SIGNATURES, Watch, code};
 use er_dev::emulator::history::Decision;
 use er_dev::emulator::world::{Settings, Slot};
 
@@ -15,16 +15,15 @@ async fn save_and_upload(bed: &Bed, watch: &mut Watch, save: usize) -> serde_jso
 
 #[tokio::test]
 async fn twelve_saves_leave_nine_versions_and_the_oldest_went_first() {
-    for slot in [Slot::AtUpload, Slot::AtCallback] {
-        let bed = Bed::with(
-            &["hello"],
-            Settings {
-                slot,
-                ..Settings::default()
-            },
-            "",
-        )
-        .await;
+    for (slot, signature) in [Slot::AtUpload, Slot::AtCallback]
+        .into_iter()
+        .zip(SIGNATURES)
+    {
+        let settings = Settings {
+            slot,
+            ..Settings::default()
+        };
+        let bed = Bed::signing(&["hello"], settings, signature).await;
         let mut watch = bed.watch(&[]).await;
         let mut made = bed.versions("hello");
         for save in 1..=12 {
@@ -45,6 +44,7 @@ async fn twelve_saves_leave_nine_versions_and_the_oldest_went_first() {
             bed.codes("hello").last().unwrap(),
             code("hello", 12).as_bytes()
         );
+        bed.assert_signed(signature);
         bed.assert_within_limits();
     }
 }
@@ -63,17 +63,20 @@ async fn a_save_that_changes_no_byte_makes_no_request() {
 
 #[tokio::test]
 async fn going_back_to_older_bytes_reuses_their_version() {
-    let bed = Bed::new(&["hello"]).await;
-    let mut watch = bed.watch(&[]).await;
-    let first = bed.versions("hello").pop().unwrap();
-    save_and_upload(&bed, &mut watch, 1).await;
-    bed.write("hello", &code("hello", 0));
-    let event = watch.end_of_edit().await;
-    assert_eq!(
-        (event["event"].as_str(), event["revision"].as_str()),
-        (Some("reused"), Some(first.as_str()))
-    );
-    assert_eq!(bed.versions("hello").len(), 2);
+    for signature in SIGNATURES {
+        let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
+        let mut watch = bed.watch(&[]).await;
+        let first = bed.versions("hello").pop().unwrap();
+        save_and_upload(&bed, &mut watch, 1).await;
+        bed.write("hello", &code("hello", 0));
+        let event = watch.end_of_edit().await;
+        assert_eq!(
+            (event["event"].as_str(), event["revision"].as_str()),
+            (Some("reused"), Some(first.as_str()))
+        );
+        assert_eq!(bed.versions("hello").len(), 2);
+        bed.assert_signed(signature);
+    }
 }
 
 #[tokio::test]
@@ -100,21 +103,18 @@ async fn a_restart_finds_what_is_there_and_uploads_nothing() {
 
 #[tokio::test]
 async fn a_live_version_is_never_deleted_though_it_is_the_oldest_of_ten_foreign_ones() {
-    for (slot, guard) in [
-        (Slot::AtUpload, false),
-        (Slot::AtUpload, true),
-        (Slot::AtCallback, false),
+    let [older, newer] = SIGNATURES;
+    for (slot, guard, signature) in [
+        (Slot::AtUpload, false, older),
+        (Slot::AtUpload, true, newer),
+        (Slot::AtCallback, false, newer),
     ] {
-        let bed = Bed::with(
-            &["hello"],
-            Settings {
-                slot,
-                guard,
-                ..Settings::default()
-            },
-            "",
-        )
-        .await;
+        let settings = Settings {
+            slot,
+            guard,
+            ..Settings::default()
+        };
+        let bed = Bed::signing(&["hello"], settings, signature).await;
         let foreign = bed.seed("hello", 10);
         bed.publish("hello", &foreign[0], "production");
         let mut watch = bed.watch(&[]).await;

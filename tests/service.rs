@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{Bed, Ended, QUICK, code, name};
+use std::collections::BTreeSet;
+
+use common::{Bed, Ended, QUICK, SIGNATURES, code, name};
 use er_dev::emulator::history::busiest_second;
-use er_dev::emulator::world::World;
+use er_dev::emulator::world::{Settings, World};
 
 async fn push(bed: &Bed) -> Ended {
     push_for(bed, "20s").await
@@ -52,8 +54,13 @@ async fn c01_a_throttled_call_is_repeated_after_the_pause_that_was_asked_for() {
             "status(429)",
         ],
         async |refusal| {
-            for operation in ["DescribeRoutine", "UploadRoutineCode"] {
-                let bed = Bed::new(&["hello"]).await;
+            for (operation, signature) in [
+                ("DescribeRoutine", SIGNATURES[0]),
+                ("DescribeRoutine", SIGNATURES[1]),
+                ("UploadRoutineCode", SIGNATURES[0]),
+                ("UploadRoutineCode", SIGNATURES[1]),
+            ] {
+                let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
                 bed.fault(&format!("{operation}:1:{refusal}"));
                 let ended = push(&bed).await;
                 assert_there_once(&bed, refusal, &ended);
@@ -93,19 +100,22 @@ async fn c02_a_thousand_saves_in_twenty_routines_are_few_requests_within_the_lim
 
 #[tokio::test]
 async fn c05_a_clock_that_is_twenty_minutes_off_costs_one_refused_request() {
-    common::each(["clock=1200", "clock=-1200"], async |clock| {
-        let bed = Bed::new(&["hello"]).await;
-        bed.world(clock);
-        let ended = push(&bed).await;
-        assert_there_once(&bed, clock, &ended);
-        let refused = bed
-            .history()
-            .into_iter()
-            .filter(|r| r.status == 400)
-            .count();
-        assert_eq!(refused, 1);
-        let told = &ended.of("degraded")[0];
-        assert_eq!(told["problem"]["class"], "clock", "{told}");
+    common::each(SIGNATURES, async |signature| {
+        for clock in ["clock=1200", "clock=-1200"] {
+            let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
+            bed.world(clock);
+            let ended = push(&bed).await;
+            assert_there_once(&bed, clock, &ended);
+            let refused = bed
+                .history()
+                .into_iter()
+                .filter(|r| r.status == 400)
+                .count();
+            assert_eq!(refused, 1);
+            let told = &ended.of("degraded")[0];
+            assert_eq!(told["problem"]["class"], "clock", "{told}");
+            bed.assert_signed(signature);
+        }
     })
     .await;
 }
@@ -158,10 +168,18 @@ async fn c07_a_date_that_is_years_off_is_not_believed() {
 
 #[tokio::test]
 async fn c08_a_nonce_that_was_seen_before_means_an_earlier_copy_and_no_second_version() {
-    let bed = Bed::new(&["hello"]).await;
-    bed.fault("UploadRoutineCode:1:code(SignatureNonceUsed)");
-    let ended = push(&bed).await;
-    assert_there_once(&bed, "nonce", &ended);
+    common::each(SIGNATURES, async |signature| {
+        let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
+        bed.fault("UploadRoutineCode:1:code(SignatureNonceUsed)");
+        let ended = push(&bed).await;
+        assert_there_once(&bed, "nonce", &ended);
+        bed.assert_signed(signature);
+        // Whatever was asked again was asked with another nonce.
+        let nonces: Vec<_> = bed.history().into_iter().filter_map(|r| r.nonce).collect();
+        let different: BTreeSet<_> = nonces.iter().collect();
+        assert_eq!(different.len(), nonces.len());
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -370,7 +388,7 @@ async fn c20_code_that_was_confirmed_and_never_registered_is_found_where_every_u
 {
     let bed = Bed::with(
         &["hello"],
-        er_dev::emulator::world::Settings::default(),
+        Settings::default(),
         "[revisions]\nverify = \"always\"",
     )
     .await;
@@ -600,7 +618,7 @@ async fn bytes_that_the_service_normalises_are_known_again() {
 async fn c29_ten_versions_with_a_reason_to_stay_are_all_named() {
     let bed = Bed::with(
         &["hello"],
-        er_dev::emulator::world::Settings::default(),
+        Settings::default(),
         "[revisions]\npin = [\"by hand\"]",
     )
     .await;

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::clock;
-use crate::config::{Endpoint, Limits};
+use crate::config::{Limits, Service};
 use crate::routine::{Code, Revision};
 
 pub mod credentials;
@@ -144,22 +144,23 @@ impl Authorities {
 }
 
 impl Cloud {
-    /// A client of the service at an endpoint. Makes no request. All that have the same `budget`, a directory, share
+    /// A client of a service. Makes no request. All that have the same `budget`, a directory, share
     /// one budget of requests.
     pub fn new(
-        endpoint: &Endpoint,
+        service: &Service,
         credentials: credentials::Credentials,
         limits: Limits,
         budget: &Path,
         timeouts: Timeouts,
         authorities: Authorities,
     ) -> Result<Self, ClientError> {
-        let client = http::Client::new(endpoint.loopback, authorities).map_err(ClientError)?;
+        let client =
+            http::Client::new(service.endpoint.loopback, authorities).map_err(ClientError)?;
         let gate = gate::Gate::new(limits, budget, clock::now);
-        let rpc = rpc::Rpc::new(client, &endpoint.url, credentials, gate, timeouts);
+        let rpc = rpc::Rpc::new(client, service, credentials, gate, timeouts);
         Ok(Self {
             rpc,
-            loopback: endpoint.loopback,
+            loopback: service.endpoint.loopback,
         })
     }
 

@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::credentials::Credentials;
 use super::error::{self, Answer, Class, CloudError};
 use super::gate::{Gate, Permit, State, Usage};
-use super::sign::{self, rpc::Params};
+use super::sign;
 use super::time::WallClock;
 use super::{Timeouts, http};
 use crate::clock;
+use crate::config::{Service, Signature};
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2018-01-15";
@@ -39,7 +40,9 @@ pub(super) enum Size {
 pub(super) struct Rpc {
     pub(super) client: http::Client,
     pub(super) timeouts: Timeouts,
-    endpoint: String,
+    url: String,
+    host: String,
+    scheme: Signature,
     credentials: Credentials,
     gate: Gate,
     pub(super) clock: WallClock,
@@ -48,16 +51,17 @@ pub(super) struct Rpc {
 impl Rpc {
     pub(super) fn new(
         client: http::Client,
-        endpoint: &str,
+        service: &Service,
         credentials: Credentials,
         gate: Gate,
         timeouts: Timeouts,
     ) -> Self {
-        let endpoint = format!("{endpoint}/");
         Self {
             client,
             timeouts,
-            endpoint,
+            url: format!("{}/", service.endpoint.url),
+            host: service.endpoint.host.clone(),
+            scheme: service.signature,
             credentials,
             gate,
             clock: WallClock::default(),
@@ -110,16 +114,15 @@ impl Rpc {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let now = self.clock.now(SystemTime::now(), clock::now());
         let signed_with = self.clock.offset();
-        let body = self.signed(operation, arguments, now, &nonce());
+        let signed = self.signed(operation, arguments, now, &nonce());
         let request = |client: &reqwest::Client| {
-            client
-                .post(&self.endpoint)
-                .header(
-                    reqwest::header::CONTENT_TYPE,
-                    "application/x-www-form-urlencoded",
-                )
-                .timeout(self.timeouts.api)
-                .body(body)
+            let request = client.post(&self.url).timeout(self.timeouts.api);
+            let headers = signed.headers.into_iter();
+            headers
+                .fold(request, |request, (name, value)| {
+                    request.header(name, value)
+                })
+                .body(signed.body)
         };
         let limit = match size {
             Size::Words => MAX_ANSWER_BYTES,
@@ -160,31 +163,27 @@ impl Rpc {
         }
     }
 
-    /// All parameters in the body, so that no address carries a signature.
     fn signed(
         &self,
         operation: &str,
         arguments: &[(&'static str, &str)],
         now: SystemTime,
         nonce: &str,
-    ) -> String {
-        let timestamp = humantime::format_rfc3339_seconds(now).to_string();
-        let mut params: Params<'_> = arguments.iter().copied().collect();
-        params.insert("Action", operation);
-        params.insert("Version", VERSION);
-        params.insert("Format", "JSON");
-        params.insert("AccessKeyId", &self.credentials.id);
-        params.insert("SignatureMethod", "HMAC-SHA1");
-        params.insert("SignatureVersion", "1.0");
-        params.insert("SignatureNonce", nonce);
-        params.insert("Timestamp", &timestamp);
-        if let Some(token) = self.credentials.token() {
-            params.insert("SecurityToken", token.expose_secret());
-        }
-        let signature =
-            sign::rpc::signature(self.credentials.secret().expose_secret(), "POST", &params);
-        params.insert("Signature", &signature);
-        sign::form(params)
+    ) -> sign::Signed {
+        let key = sign::Key {
+            id: &self.credentials.id,
+            secret: self.credentials.secret().expose_secret(),
+            token: self.credentials.token().map(|token| token.expose_secret()),
+        };
+        let call = sign::Call {
+            operation,
+            version: VERSION,
+            arguments,
+            host: &self.host,
+            timestamp: &humantime::format_rfc3339_seconds(now).to_string(),
+            nonce,
+        };
+        sign::sign(self.scheme, &key, &call)
     }
 
     /// A server's text without what this program must not repeat, should a server repeat it.

@@ -83,9 +83,8 @@ impl Context {
             };
             (credentials, StateDir::open(&path).map_err(state_failure)?)
         };
-        let endpoint = &config.service.endpoint;
         credentials
-            .check_endpoint(endpoint.loopback)
+            .check_endpoint(config.service.endpoint.loopback)
             .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
         let authorities = match &common.ca_file {
             Some(path) => {
@@ -98,7 +97,7 @@ impl Context {
             post: common.post_timeout,
         };
         let cloud = Cloud::new(
-            endpoint,
+            &config.service,
             credentials.clone(),
             config.limits,
             &state.budget(),

@@ -97,13 +97,6 @@ pub(super) fn check(
 
 fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
     not_yet(&raw.kind, raw::Kind::Dcdn, "kind = \"esa\"", "\"dcdn\"")?;
-    let acs3 = "signature = \"acs3-hmac-sha256\"";
-    not_yet(
-        &raw.signature,
-        raw::Signature::HmacSha1,
-        acs3,
-        "\"hmac-sha1\"",
-    )?;
     if let Some(profile) = raw.profile {
         if profile.get_ref().is_empty() {
             return Err(Fault::at(profile.span(), "a profile has a name"));
@@ -116,7 +109,10 @@ fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
             .unwrap_or_else(|| Spanned::new(0..0, ENDPOINT.to_owned())),
         allowed,
     )?;
-    Ok(Service { endpoint })
+    Ok(Service {
+        endpoint,
+        signature: raw.signature.unwrap_or_default(),
+    })
 }
 
 fn limits(raw: &raw::Limits) -> Result<Limits, Fault> {

@@ -54,6 +54,20 @@ pub struct Config {
 pub struct Service {
     /// Where its API is.
     pub endpoint: Endpoint,
+    /// How requests to it are signed.
+    pub signature: Signature,
+}
+
+/// How requests are signed. The service takes either scheme for every operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+pub enum Signature {
+    /// HMAC-SHA1 over the parameters of a request (the service's older scheme).
+    #[default]
+    #[serde(rename = "hmac-sha1")]
+    HmacSha1,
+    /// ACS3-HMAC-SHA256 over a request with its headers and body (the scheme that the service recommends).
+    #[serde(rename = "acs3-hmac-sha256")]
+    Acs3HmacSha256,
 }
 
 /// The base address of the API: a `dcdn` or `esa` host of aliyuncs.com over https, or a loopback address.

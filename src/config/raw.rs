@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
-use super::{Rotate, Verify, forbidden};
+use super::{Rotate, Signature, Verify, forbidden};
 
 /// The longest unknown word that is compared with the known ones, since comparing takes memory by its length.
 const MAX_GUESSED_BYTES: usize = 64;
@@ -37,7 +37,7 @@ pub(super) struct File {
 pub(super) struct Service {
     pub(super) kind: Option<Spanned<Kind>>,
     pub(super) endpoint: Option<Spanned<String>>,
-    pub(super) signature: Option<Spanned<Signature>>,
+    pub(super) signature: Option<Signature>,
     pub(super) profile: Option<Spanned<String>>,
 }
 
@@ -47,15 +47,6 @@ pub(super) struct Service {
 pub(super) enum Kind {
     Dcdn,
     Esa,
-}
-
-/// How requests are signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) enum Signature {
-    #[serde(rename = "hmac-sha1")]
-    HmacSha1,
-    #[serde(rename = "acs3-hmac-sha256")]
-    Acs3HmacSha256,
 }
 
 /// `[limits]`

@@ -168,7 +168,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
-        ("[service]", "signature = 'acs3-hmac-sha256'", "signature = 'hmac-sha1'"),
         ("[service]", "profile = 'work'", ""),
         ("[watch]", "backend = 'poll'", "backend = 'native'"),
         ("[watch]", "poll_interval = '1s'", "poll_interval = '500ms'"),
@@ -221,7 +220,7 @@ fn entries_and_ignore_patterns_know_their_lines() {
 #[test]
 fn what_is_written_is_what_is_used() {
     let text = "
-        service.endpoint = 'http://127.0.0.1:9480'
+        service = { endpoint = 'http://127.0.0.1:9480', signature = 'acs3-hmac-sha256' }
         limits = { requests_per_second = 20, burst = 5, max_in_flight = 2 }
         watch = { debounce = '50ms', max_wait = '1m 30s', rescan = '1m', ignore = ['*.map', '!keep.map'] }
         revisions = { cap = 8, reserve = 2, keep_newest = 1, rotate = 'own', pin = ['release*'], verify = 'always' }
@@ -237,6 +236,7 @@ fn what_is_written_is_what_is_used() {
         create = true";
     let config = parsed(text).unwrap();
     assert_eq!(config.service.endpoint.url, "http://127.0.0.1:9480");
+    assert_eq!(config.service.signature, Signature::Acs3HmacSha256);
     assert_eq!(
         config.limits,
         Limits {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::acs3::Claim;
 use super::reply::{Format, Refusal};
 use super::signature;
 use super::switches::RateScope;
@@ -33,11 +34,22 @@ const MAX_NONCE_BYTES: usize = 128;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One call as it arrived: the method, and the parameters of query and form as one set.
+/// One call as it arrived: the method, and the parameters of query and form as one set, sorted. Where it is signed in
+/// its headers, those that are parameters in the older scheme are among them.
 #[derive(Debug, Clone)]
 pub struct Call {
     method: String,
     parameters: Vec<(String, String)>,
+    scheme: Scheme,
+}
+
+/// How a call is signed.
+#[derive(Debug, Clone)]
+enum Scheme {
+    /// In its parameters.
+    Rpc,
+    /// In its headers.
+    Acs3(Claim),
 }
 
 /// What the gate remembers of earlier calls.
@@ -65,6 +77,29 @@ impl Call {
         Self {
             method: method.to_owned(),
             parameters,
+            scheme: Scheme::Rpc,
+        }
+    }
+
+    /// The same, signed in its headers. What they say stands above what the parameters do.
+    pub(super) fn claiming(mut self, claim: Claim) -> Self {
+        let mut common = claim.parameters();
+        let said = |name: &str| common.iter().any(|(known, _)| known == name);
+        self.parameters.retain(|(name, _)| !said(name));
+        if self.get("Format").is_none() && claim.accepts_json() {
+            common.push(("Format".to_owned(), "JSON".to_owned()));
+        }
+        self.parameters.append(&mut common);
+        self.parameters.sort();
+        self.scheme = Scheme::Acs3(claim);
+        self
+    }
+
+    /// How the caller says that the call is signed, if at all.
+    pub(super) fn scheme(&self) -> Option<&'static str> {
+        match self.scheme {
+            Scheme::Acs3(_) => Some("acs3-hmac-sha256"),
+            Scheme::Rpc => self.get("Signature").map(|_| "hmac-sha1"),
         }
     }
 
@@ -98,7 +133,11 @@ impl Gateway {
     pub(super) fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<(), Refusal> {
         let key = call.need("AccessKeyId")?;
         check_key(key, call)?;
-        check_signature(call)?;
+        match &call.scheme {
+            Scheme::Rpc => check_signature(call)?,
+            Scheme::Acs3(claim) => claim.check(&call.method, KEY_SECRET)?,
+        }
+        check_doubled(call)?;
         // A nonce is used up by a call that is throttled or refused later, too: a second try needs a new one.
         let stamp = check_timestamp(call.need("Timestamp")?, now)?;
         self.nonces.take(call.need("SignatureNonce")?, stamp, now)
@@ -193,19 +232,19 @@ fn check_signature(call: &Call) -> Result<(), Refusal> {
             return Err(incomplete(&format!("{name} must be {only}")));
         }
     }
-    if let Some(pair) = call
-        .parameters
-        .windows(2)
-        .find(|pair| pair[0].0 == pair[1].0)
-    {
-        let message = format!("the parameter \"{}\" is given twice", pair[0].0);
-        return Err(Refusal::new(400, "InvalidParameter", message));
-    }
     let text = signature::string_to_sign(&call.method, &call.parameters);
     if signature::sign_rpc(KEY_SECRET, &text) != given {
-        let message =
-            format!("the signature is not the one we calculate, server string to sign is:{text}");
-        return Err(Refusal::new(400, "SignatureDoesNotMatch", message));
+        return Err(signature::mismatch(&text));
+    }
+    Ok(())
+}
+
+/// Which of two would count is documented nowhere.
+fn check_doubled(call: &Call) -> Result<(), Refusal> {
+    let mut pairs = call.parameters.windows(2);
+    if let Some(pair) = pairs.find(|pair| pair[0].0 == pair[1].0) {
+        let message = format!("the parameter \"{}\" is given twice", pair[0].0);
+        return Err(Refusal::new(400, "InvalidParameter", message));
     }
     Ok(())
 }
@@ -226,278 +265,4 @@ fn check_timestamp(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A call as a client with the emulator's key would sign it.
-    pub(in crate::emulator) fn signed(
-        action: &str,
-        parameters: &[(&str, &str)],
-        nonce: &str,
-        stamp: Timestamp,
-    ) -> Call {
-        let stamp = stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let mut all = vec![
-            ("AccessKeyId", KEY_ID),
-            ("Action", action),
-            ("Format", "JSON"),
-            ("SignatureMethod", "HMAC-SHA1"),
-            ("SignatureNonce", nonce),
-            ("SignatureVersion", "1.0"),
-            ("Timestamp", &stamp),
-            ("Version", "2018-01-15"),
-        ];
-        all.extend_from_slice(parameters);
-        sign(&all)
-    }
-
-    fn sign(parameters: &[(&str, &str)]) -> Call {
-        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let mut call = Call {
-            method: "POST".to_owned(),
-            parameters: parameters.iter().map(pair).collect(),
-        };
-        call.parameters.sort();
-        let text = signature::string_to_sign("POST", &call.parameters);
-        let signature = signature::sign_rpc(KEY_SECRET, &text);
-        call.parameters.push(("Signature".to_owned(), signature));
-        call.parameters.sort();
-        call
-    }
-
-    fn with(mut call: Call, name: &str, value: &str) -> Call {
-        call.parameters.retain(|(given, _)| given != name);
-        call.parameters.push((name.to_owned(), value.to_owned()));
-        call.parameters.sort();
-        call
-    }
-
-    fn noon() -> Timestamp {
-        "2026-02-03T12:00:00Z".parse().unwrap()
-    }
-
-    fn code(outcome: Result<(), Refusal>) -> (u16, &'static str) {
-        outcome.map_or_else(
-            |refusal| match refusal.code {
-                std::borrow::Cow::Borrowed(code) => (refusal.status, code),
-                std::borrow::Cow::Owned(code) => panic!("{code} is no code of the gate"),
-            },
-            |()| (200, "OK"),
-        )
-    }
-
-    #[test]
-    fn query_and_form_are_signed_as_one_set() {
-        let call = signed("DescribeRoutine", &[("Name", "a b")], "n1", noon());
-        let write = |part: &[(String, String)]| {
-            let fields = part.iter().map(|(name, value)| {
-                format!("{}={}", signature::encode(name), signature::encode(value))
-            });
-            fields.collect::<Vec<String>>().join("&")
-        };
-        let (query, form) = call.parameters.split_at(4);
-        let arrived = Call::new("POST", &write(query), &write(form));
-        assert_eq!(
-            code(Gateway::default().authenticate(&arrived, noon())),
-            (200, "OK")
-        );
-        let other_method = Call::new("GET", &write(query), &write(form));
-        assert_eq!(
-            code(Gateway::default().authenticate(&other_method, noon())).1,
-            "SignatureDoesNotMatch"
-        );
-    }
-
-    #[test]
-    fn a_wrong_signature_does_not_use_up_the_nonce() {
-        let mut gateway = Gateway::default();
-        let right = signed("DescribeRoutine", &[("Name", "hello")], "n1", noon());
-        let forged = with(right.clone(), "Name", "other");
-        let refusal = gateway.authenticate(&forged, noon()).unwrap_err();
-        assert_eq!(
-            (refusal.status, refusal.code.as_ref()),
-            (400, "SignatureDoesNotMatch")
-        );
-        assert!(
-            refusal
-                .message
-                .contains("string to sign is:POST&%2F&AccessKeyId%3D"),
-            "{refusal}"
-        );
-        assert_eq!(gateway.authenticate(&right, noon()), Ok(()));
-        assert_eq!(
-            code(gateway.authenticate(&right, noon())),
-            (400, "SignatureNonceUsed")
-        );
-    }
-
-    #[test]
-    fn a_nonce_is_remembered_as_long_as_its_timestamp_is_accepted_and_no_longer() {
-        let mut gateway = Gateway::default();
-        let early = signed("DescribeRoutine", &[], "n1", noon());
-        let last = noon() + ALLOWED_SKEW;
-        assert_eq!(gateway.authenticate(&early, noon()), Ok(()));
-        assert_eq!(
-            code(gateway.authenticate(&early, last)),
-            (400, "SignatureNonceUsed")
-        );
-        let after = last + SignedDuration::from_secs(1);
-        assert_eq!(
-            code(gateway.authenticate(&early, after)),
-            (400, "InvalidTimeStamp.Expired")
-        );
-        let later = signed("DescribeRoutine", &[], "n2", after);
-        assert_eq!(gateway.authenticate(&later, after), Ok(()));
-        assert_eq!(
-            (gateway.nonces.seen.len(), gateway.nonces.by_time.len()),
-            (1, 1)
-        );
-    }
-
-    #[test]
-    fn a_timestamp_may_be_a_quarter_of_an_hour_off_either_way() {
-        let second = SignedDuration::from_secs(1);
-        for (stamp, expected) in [
-            (noon() - ALLOWED_SKEW, "OK"),
-            (noon() + ALLOWED_SKEW, "OK"),
-            (noon() - ALLOWED_SKEW - second, "InvalidTimeStamp.Expired"),
-            (noon() + ALLOWED_SKEW + second, "InvalidTimeStamp.Expired"),
-        ] {
-            let call = signed("DescribeRoutine", &[], "n", stamp);
-            assert_eq!(
-                code(Gateway::default().authenticate(&call, noon())).1,
-                expected,
-                "{stamp}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_one_spelling_of_a_timestamp_is_taken() {
-        for odd in [
-            "2026-02-03T12:00:00.5Z",
-            "2026-02-03T12:00:00+00:00",
-            "2026-02-03 12:00:00Z",
-            "2026-02-03T12:00:00",
-            "1770120000",
-        ] {
-            assert_eq!(
-                code(check_timestamp(odd, noon()).map(|_| ())),
-                (400, "InvalidTimeStamp.Format"),
-                "{odd}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_missing_or_doubled_is_named() {
-        let full = signed("DescribeRoutine", &[("Name", "hello")], "n1", noon());
-        for (name, expected) in [
-            ("AccessKeyId", "MissingParameter"),
-            ("Signature", "IncompleteSignature"),
-            ("SignatureMethod", "IncompleteSignature"),
-            ("SignatureVersion", "IncompleteSignature"),
-        ] {
-            let refusal = Gateway::default()
-                .authenticate(&with(full.clone(), name, ""), noon())
-                .unwrap_err();
-            assert_eq!(
-                (refusal.status, refusal.code.as_ref()),
-                (400, expected),
-                "{name}"
-            );
-            assert!(refusal.message.contains(name), "{refusal}");
-        }
-        let known = [
-            ("AccessKeyId", KEY_ID),
-            ("SignatureMethod", "HMAC-SHA1"),
-            ("SignatureVersion", "1.0"),
-        ];
-        let no_time = sign(&[&known[..], &[("SignatureNonce", "n1")]].concat());
-        assert_eq!(
-            code(Gateway::default().authenticate(&no_time, noon())).1,
-            "MissingParameter"
-        );
-        let no_nonce = sign(&[&known[..], &[("Timestamp", "2026-02-03T12:00:00Z")]].concat());
-        assert_eq!(
-            code(Gateway::default().authenticate(&no_nonce, noon())).1,
-            "MissingParameter"
-        );
-        let doubled = signed(
-            "DescribeRoutine",
-            &[("Name", "a"), ("Name", "b")],
-            "n1",
-            noon(),
-        );
-        assert_eq!(
-            code(Gateway::default().authenticate(&doubled, noon())).1,
-            "InvalidParameter"
-        );
-    }
-
-    #[test]
-    fn only_the_emulators_own_key_is_known_and_a_real_one_is_sent_away() {
-        let call = signed("DescribeRoutine", &[], "n1", noon());
-        let unknown = with(call.clone(), "AccessKeyId", "somebody");
-        assert_eq!(
-            code(Gateway::default().authenticate(&unknown, noon())),
-            (404, "InvalidAccessKeyId.NotFound")
-        );
-        let real = format!("LT{}5tExample", "AI");
-        let refusal = Gateway::default()
-            .authenticate(&with(call, "AccessKeyId", &real), noon())
-            .unwrap_err();
-        assert!(refusal.message.contains("emulator"), "{refusal}");
-        assert!(!refusal.message.contains(&real), "{refusal}");
-        let token = signed("DescribeRoutine", &[("SecurityToken", "t")], "n1", noon());
-        let expected = (403, "InvalidSecurityToken.MismatchWithAccessKey");
-        assert_eq!(
-            code(Gateway::default().authenticate(&token, noon())),
-            expected
-        );
-    }
-
-    fn admit(gateway: &mut Gateway, op: &'static str, now: Duration) -> Result<(), Refusal> {
-        gateway.admit(op, RateScope::Operation, now)
-    }
-
-    #[test]
-    fn all_operations_share_one_limit_where_it_is_a_total() {
-        let mut gateway = Gateway::default();
-        for _ in 0..50 {
-            for op in ["DescribeRoutine", "UploadRoutineCode"] {
-                assert_eq!(gateway.admit(op, RateScope::Total, SECOND), Ok(()));
-            }
-        }
-        let more = gateway.admit("DeleteRoutineCodeRevision", RateScope::Total, SECOND);
-        assert_eq!(code(more), (400, "Throttling.User"));
-    }
-
-    #[test]
-    fn a_hundred_calls_pass_in_a_second_and_the_next_one_exactly_after_it() {
-        let mut gateway = Gateway::default();
-        let at = Duration::from_millis;
-        for call in 0..100 {
-            assert_eq!(
-                admit(&mut gateway, "DescribeRoutine", at(500 + call)),
-                Ok(())
-            );
-        }
-        let almost = at(1500) - Duration::from_nanos(1);
-        assert_eq!(
-            code(admit(&mut gateway, "DescribeRoutine", almost)),
-            (400, "Throttling.User")
-        );
-        assert_eq!(
-            admit(&mut gateway, "UploadRoutineCode", almost),
-            Ok(()),
-            "each operation has its own"
-        );
-        assert_eq!(admit(&mut gateway, "DescribeRoutine", at(1500)), Ok(()));
-        assert_eq!(
-            code(admit(&mut gateway, "DescribeRoutine", at(1500))).1,
-            "Throttling.User",
-            "one place was free"
-        );
-    }
-}
+pub(super) mod tests;

@@ -105,6 +105,9 @@ pub struct Record {
     /// The nonce of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
+    /// How a call was signed, as its caller said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<&'static str>,
     /// The environments of a publish.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environments: Vec<String>,

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing about the service. What goes back is in `answer`, and how it goes back is in `wire`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest as _, Multipart, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::acs3::Claim;
 use super::action::Action;
 use super::fault::{Fault, FaultError, Faults, Hit};
 use super::form::{Fields, STORAGE_PATH};
@@ -244,17 +247,8 @@ async fn api(
 ) -> Response {
     let arrived = shared.started.elapsed();
     let (parts, body) = request.into_parts();
-    let form = if is_form(&parts.headers) {
-        shared.read(body, MAX_CALL_BODY).await
-    } else {
-        Some(Bytes::new())
-    };
-    let call = match form {
-        Some(form) => Ok(Call::new(
-            parts.method.as_str(),
-            parts.uri.query().unwrap_or_default(),
-            &String::from_utf8_lossy(&form),
-        )),
+    let call = match shared.read(body, MAX_CALL_BODY).await {
+        Some(body) => Ok(read_call(&parts, &body)),
         None => {
             let message = format!("the body broke off or has more than {MAX_CALL_BODY} bytes");
             Err(Refusal::new(400, "InvalidParameter", message))
@@ -363,6 +357,24 @@ async fn read_fields(mut form: Multipart) -> Result<Post, Refusal> {
         fields: Fields(fields),
         file: None,
     })
+}
+
+fn read_call(parts: &Parts, body: &[u8]) -> Call {
+    let query = parts.uri.query().unwrap_or_default();
+    let form = if is_form(&parts.headers) {
+        String::from_utf8_lossy(body)
+    } else {
+        Cow::default()
+    };
+    let call = Call::new(parts.method.as_str(), query, &form);
+    let headers = parts.headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        (name.to_string(), value.into_owned())
+    });
+    match Claim::read(query, headers, body) {
+        Some(claim) => call.claiming(claim),
+        None => call,
+    }
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

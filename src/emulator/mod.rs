@@ -1,14 +1,15 @@
 //! A stand-in for the remote service, for the first run, for tests of the whole program, and for trying faults.
 //!
-//! It answers as the service does: `gateway` checks who calls, `operations` with `describe` and `storage` are the two
-//! things that can be called, `world` and `routines` are what they change, `http`, `answer` and `wire` put it on a
-//! socket. What the real service leaves open is a switch (`switches`, `lag`), what can go wrong is a `fault` with its `action`, what
-//! other people do is in `actors`, and `control` reaches all of that while it runs. `history` tells what happened,
-//! and `check` (with `replay`) judges it.
+//! It answers as the service does: `gateway` checks who calls (with `signature`, and with `acs3` for what is signed in
+//! headers), `operations` with `describe` and `storage` are the two things that can be called, `world` and `routines`
+//! are what they change, `http`, `answer` and `wire` put it on a socket. What the real service leaves open is a switch
+//! (`switches`, `lag`), what can go wrong is a `fault` with its `action`, what other people do is in `actors`, and
+//! `control` reaches all of that while it runs. `history` tells what happened, and `check` (with `replay`) judges it.
 //!
 //! It shares no code with the client, so that both cannot be wrong in the same way, and it listens on loopback only,
 //! since its key is public.
 
+mod acs3;
 pub mod action;
 pub mod actors;
 mod answer;

@@ -244,6 +244,7 @@ pub(super) fn record(call: Option<&Call>, visit: &Visit<'_>) -> Record {
     record.routine = text("Name").and_then(|name| RoutineName::new(name).ok());
     record.revision = text("SelectCodeRevision").map(Revision::new);
     record.nonce = text("SignatureNonce").map(str::to_owned);
+    record.scheme = call.and_then(Call::scheme);
     match operation {
         Some(Operation::UploadRoutineCode) => {
             record.mark = text("CodeDescription").and_then(Mark::read);

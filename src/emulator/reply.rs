@@ -40,6 +40,9 @@ pub(super) enum Format {
     Xml,
 }
 
+/// Where the gateway sends people that met an error, followed by its code.
+const RECOMMEND: &str = "https://api.aliyun.com/troubleshoot?q=";
+
 const JSON: &str = "application/json;charset=utf-8";
 const XML: &str = "text/xml;charset=utf-8";
 
@@ -100,7 +103,8 @@ pub(super) fn gateway(
             (200, format!("{operation}Response"), value)
         }
         Err(refusal) => {
-            let value = error_value(&refusal, host, &request_id);
+            let mut value = error_value(&refusal, host, &request_id);
+            value["Recommend"] = json!(format!("{RECOMMEND}{}", refusal.code));
             (refusal.status, "Error".to_owned(), value)
         }
     };
@@ -229,6 +233,7 @@ mod tests {
                 "HostId": "h:1",
                 "Code": "EdgeRoutine.GeneralError",
                 "Message": "A server error occurred: you got upper limit of code revisions",
+                "Recommend": "https://api.aliyun.com/troubleshoot?q=EdgeRoutine.GeneralError",
             })
         );
     }

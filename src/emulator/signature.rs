@@ -1,13 +1,18 @@
-//! How a request is signed, from the server's side: the encoding, the string to sign, and HMAC-SHA1.
+//! How a request is signed, from the server's side: the encoding, the string to sign, hashes and keyed hashes.
 //!
 //! What a signature must cover and who may use it is decided in `gateway` and `storage`. The client has code for the
 //! same job and none of it is used here, so that a mistake made there cannot agree with itself.
+
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+
+use super::reply::Refusal;
 
 /// All that is escaped: every byte but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -36,14 +41,31 @@ pub(super) fn decode_form(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The text that an RPC signature covers. `parameters` are sorted by name; `Signature` itself is left out.
-pub(super) fn string_to_sign(method: &str, parameters: &[(String, String)]) -> String {
-    let canonical: Vec<String> = parameters
+/// Parameters as both schemes write them where they are signed, in the order given.
+pub(super) fn canonical(parameters: &[(String, String)]) -> String {
+    let written: Vec<String> = parameters
         .iter()
-        .filter(|(name, _)| name != "Signature")
         .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
         .collect();
-    format!("{method}&{}&{}", encode("/"), encode(&canonical.join("&")))
+    written.join("&")
+}
+
+/// The text that an RPC signature covers. `parameters` are sorted by name; `Signature` itself is left out.
+pub(super) fn string_to_sign(method: &str, parameters: &[(String, String)]) -> String {
+    let signed: Vec<(String, String)> = parameters
+        .iter()
+        .filter(|(name, _)| name != "Signature")
+        .cloned()
+        .collect();
+    format!("{method}&{}&{}", encode("/"), encode(&canonical(&signed)))
+}
+
+/// The refusal of a signature. The vendor's SDKs look for these words, and compare what follows with what they signed.
+pub(super) fn mismatch(string_to_sign: &str) -> Refusal {
+    let message = format!(
+        "Specified signature is not matched with our calculation. server string to sign is:{string_to_sign}"
+    );
+    Refusal::new(400, "SignatureDoesNotMatch", message)
 }
 
 /// The signature of an RPC request: the key is the secret and an ampersand.
@@ -54,6 +76,27 @@ pub(super) fn sign_rpc(secret: &str, string_to_sign: &str) -> String {
 /// The signature of a form's policy: the key is the secret alone.
 pub(super) fn sign_policy(secret: &str, policy: &str) -> String {
     hmac_sha1(secret, policy)
+}
+
+/// The signature of an ACS3 request, in hexadecimal: the key is the bare secret.
+pub(super) fn sign_acs3(secret: &str, string_to_sign: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+        .unwrap_or_else(|_| unreachable!("HMAC takes keys of every length"));
+    mac.update(string_to_sign.as_bytes());
+    hexadecimal(&mac.finalize().into_bytes())
+}
+
+/// A SHA-256 in hexadecimal.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn hmac_sha1(key: &str, text: &str) -> String {

@@ -1,6 +1,7 @@
 //! The emulator over real sockets, called by a client that is written here and nowhere else.
 
 mod faults;
+mod signed;
 mod switches;
 
 use std::fmt::Write as _;
@@ -177,20 +178,6 @@ async fn an_upload_over_the_whole_dance_is_listed_with_its_very_bytes() {
         assert!((1..=3).contains(&busiest_second(&history)));
         emulator.stop().await;
     }
-}
-
-#[tokio::test]
-async fn a_signed_query_is_as_good_as_a_form() {
-    let emulator = emulator(Slot::AtUpload).await;
-    let query = signed("GET", "DescribeRoutine", &[("Name", "hello")]);
-    let reply = client()
-        .get(format!("{}/?{query}", emulator.endpoint()))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(reply.status(), 200);
-    assert!(reply.headers().contains_key("x-acs-request-id"));
-    emulator.stop().await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use er_dev::emulator::check::{Rotate, Rules, Violation, check, lost, unvaulted};
-use er_dev::emulator::history::{Actor, Decision, Record};
+use er_dev::emulator::history::{Actor, Decision, POST_OBJECT, Record};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::emulator::{Emulator, Options};
 use er_dev::routine::{Digest, Revision, RoutineName};
@@ -37,6 +37,9 @@ pub(crate) const QUICK: &[&str] = &[
     "--settle-margin",
     "300ms",
 ];
+
+/// The ways to sign requests. What er-dev does is the same with each of them.
+pub(crate) const SIGNATURES: [&str; 2] = ["hmac-sha1", "acs3-hmac-sha256"];
 
 /// A project on disk with an emulator for it.
 pub(crate) struct Bed {
@@ -95,6 +98,23 @@ impl Bed {
         }
         bed.configure(&bed.emulator.endpoint(), more);
         bed
+    }
+
+    /// The same with requests signed in this way.
+    pub(crate) async fn signing(names: &[&str], settings: Settings, signature: &str) -> Self {
+        let more = format!("signature = \"{signature}\"\n");
+        Self::with(names, settings, &more).await
+    }
+
+    /// How the requests so far were signed, which is one way for all of them.
+    #[track_caller]
+    pub(crate) fn assert_signed(&self, signature: &str) {
+        let mut history = self.history();
+        history.retain(|record| record.op != POST_OBJECT);
+        assert!(!history.is_empty());
+        for record in history {
+            assert_eq!(record.scheme, Some(signature), "{record:?}");
+        }
     }
 
     /// Writes the configuration.

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::cloud::credentials::Credentials;
 use crate::cloud::{Authorities, Cloud, Timeouts};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Service, Signature};
 use crate::routine::RoutineName;
 
 use super::*;
@@ -16,10 +16,13 @@ use super::*;
 async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let endpoint = Endpoint {
-        url: format!("http://{host}"),
-        host,
-        loopback: true,
+    let service = Service {
+        endpoint: Endpoint {
+            url: format!("http://{host}"),
+            host,
+            loopback: true,
+        },
+        signature: Signature::default(),
     };
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -28,7 +31,7 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
     });
     let limits = limits(80, 10, 1);
     let cloud = Cloud::new(
-        &endpoint,
+        &service,
         Credentials::emulator(),
         limits,
         dir,
