@@ -29,7 +29,6 @@ pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
         "upload = \"staging\"",
         "\"revision\"",
     )?;
-    not_yet(&raw.follow, false, "follow = true", "false")?;
     publish_to(&raw.publish_to)?;
     build(raw.build)?;
     Ok(Routine {
@@ -39,6 +38,7 @@ pub(super) fn check(raw: raw::Routine, dir: &Path) -> Result<Routine, Fault> {
         root,
         description,
         check: raw.check.unwrap_or(true),
+        follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
     })
 }

@@ -148,6 +148,7 @@ mod tests {
             entry: "/p/dist/index.js".into(),
             root: "/p/dist".into(),
             check: true,
+            follow: false,
         };
         let files = vec![
             ("/p/dist/.gitignore".into(), gitignore.into()),
