@@ -13,7 +13,8 @@
 //! | `roots` | whether the places of entries still stand, and if not, what became of them |
 //! | `snapshot` | what the disk holds: stat keys, digests |
 //! | `known` | what is known of one entry, and whether it can be taken as it is |
-//! | `thread` | the loop that ties them together |
+//! | `outbox` | what is to be said, handed over in order |
+//! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
 //!
@@ -38,6 +39,7 @@ mod events;
 mod known;
 mod looks;
 mod marker;
+mod outbox;
 mod plan;
 mod roots;
 pub mod select;

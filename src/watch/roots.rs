@@ -151,6 +151,9 @@ impl Root {
         let missing = |error: &std::io::Error| {
             matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
         };
+        if let Some(mount) = self.unmounted() {
+            return Some(format!("`{}` was unmounted", mount.display()));
+        }
         let link = match fs::symlink_metadata(&self.path) {
             Ok(metadata) => metadata.is_symlink(),
             Err(error) if missing(&error) => return Some(self.missing(gone)),
@@ -165,16 +168,23 @@ impl Root {
             Err(error) if missing(&error) => return Some(self.missing(gone)),
             Err(_) => return None,
         }
-        let mount = self.nature.as_ref().and_then(|it| it.mount.as_ref());
-        if let Some(mount) = mount
-            && !backend::is_mount(mount)
-        {
-            return Some(format!("`{}` was unmounted", mount.display()));
-        }
         // Only where no entry is left, since listing a directory causes events.
         let left = |(_, entry): &(usize, PathBuf)| fs::symlink_metadata(entry).is_ok();
         (!self.entries.iter().any(left) && is_empty(&self.path))
             .then(|| format!("`{shown}` is empty"))
+    }
+
+    /// What it was in that was mounted and is so no longer, unless it leads elsewhere by now.
+    fn unmounted(&self) -> Option<&Path> {
+        let mount = self.nature.as_ref()?.mount.as_deref()?;
+        let bare = mount.is_dir() && !backend::is_mount(mount);
+        if !bare {
+            return None;
+        }
+        let real = self.path.canonicalize();
+        let within = real.is_ok_and(|real| real.starts_with(mount));
+        let missing = first_missing(&self.path).is_some_and(|path| path.starts_with(mount));
+        (within || missing).then_some(mount)
     }
 
     fn missing(&self, gone: &HashMap<PathBuf, Gone>) -> String {
@@ -188,6 +198,7 @@ impl Root {
         match gone.get(&missing) {
             Some(Gone::Deleted) => format!("`{shown}` was deleted"),
             Some(Gone::Renamed) => format!("`{shown}` was renamed"),
+            None if self.nature.is_some() => format!("`{shown}` is gone"),
             None => format!("`{shown}` does not exist"),
         }
     }
@@ -335,7 +346,7 @@ mod tests {
         assert_eq!(roots.turn([0], &HashMap::new()), []);
         fs::remove_dir_all(&two).unwrap();
         let turns = roots.turn([0], &HashMap::new());
-        let reason = format!("`{}` does not exist", two.display());
+        let reason = format!("`{}` is gone", two.display());
         assert_eq!(turns, [Turn::Away(vec![0], reason)]);
     }
 }

@@ -9,24 +9,26 @@
 //! after it has been made, and emptying a file takes it long enough to be met: so the stat key of what was read also
 //! has to be the one that the file had a while before, when the quiet time began.
 
-use std::collections::{HashSet, VecDeque};
+mod look;
+
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
-use super::backend::{self, Lack, Means, Polling};
+use self::look::Racy;
+use super::backend::{Means, Polling};
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
 use super::known::Known;
 use super::looks::{Look, Looks};
 use super::marker::Marker;
-use super::plan::Plan;
+use super::outbox::Outbox;
 use super::roots::{Roots, Turn};
 use super::snapshot::{self, Seen};
-use super::watches::{Armed, Make, Watches};
+use super::watches::{Make, Watches};
 use super::{Settings, Target, WatchError};
 use crate::config::Backend;
 use crate::routine::{Edit, Sighting};
@@ -34,18 +36,8 @@ use crate::routine::{Edit, Sighting};
 /// The shortest pause between two complete looks that lost events ask for. It bounds what a storm of events costs.
 const MISSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause between two looks at a root that went away, since not every way back is an event.
-const AWAY_PAUSE: Duration = Duration::from_secs(1);
-
 /// How long a look goes on before it lets what is due go first.
 const GIVE_WAY: Duration = Duration::from_millis(1);
-
-/// How often the receiver of sightings is tried again while its channel is full. Hints gather meanwhile.
-const FULL_PAUSE: Duration = Duration::from_millis(5);
-
-/// How many plans one look makes at most: each one may uncover a level of directories that was made meanwhile. What
-/// is deeper is found by the next look.
-const MAX_PLANS: usize = 16;
 
 /// Everything the watching thread owns.
 pub(super) struct Lookout {
@@ -57,9 +49,7 @@ pub(super) struct Lookout {
     polling: Polling,
     looks: Looks,
     marker: Marker,
-    /// What is to be said, in order.
-    outbox: VecDeque<Sighting>,
-    sightings: mpsc::Sender<Sighting>,
+    outbox: Outbox,
     /// Syncs that were begun, each with the routines whose changes have not settled since.
     syncs: Vec<(u64, HashSet<usize>)>,
     /// What a noted stat key has to have behind it before it proves anything.
@@ -89,24 +79,6 @@ enum Work {
     Settle(Vec<Due>, Instant),
 }
 
-/// What came of arming the watches.
-#[derive(Debug, Default)]
-struct Arming {
-    /// The routines whose directories were not watched without a gap.
-    fresh: HashSet<usize>,
-    /// Why some directories are not watched at all.
-    lack: Option<Lack>,
-}
-
-/// What a full look makes of entries that look the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Racy {
-    /// They are.
-    Trusted,
-    /// Those that could have been written in the same tick of the clock are read again.
-    Read,
-}
-
 impl Lookout {
     pub(super) fn new(
         targets: Vec<Target>,
@@ -127,8 +99,7 @@ impl Lookout {
             looks: Looks::new(settings.rescan, now),
             marker: Marker::new(&shared),
             shared: Arc::clone(&shared),
-            outbox: VecDeque::new(),
-            sightings,
+            outbox: Outbox::new(&shared, sightings),
             syncs: Vec::new(),
             // Half of it, as the note is made a little after the hint.
             brief: BRIEF.min(settings.debounce) / 2,
@@ -177,7 +148,7 @@ impl Lookout {
 
     /// Works until it is told to stop, or nobody takes sightings any more.
     pub(super) fn run(mut self) {
-        self.flush();
+        self.outbox.flush();
         loop {
             match self.next() {
                 Work::Stop => return,
@@ -198,7 +169,7 @@ impl Lookout {
                 Work::Settle(due, settled) => self.settle(&due, settled),
             }
             self.end_syncs();
-            self.flush();
+            self.outbox.flush();
         }
     }
 
@@ -257,7 +228,7 @@ impl Lookout {
         // At the start nothing has been said yet that a change could be one of.
         if !due.is_empty() && !self.routines.is_empty() {
             self.settle(&due, now);
-            self.flush();
+            self.outbox.flush();
         }
         self.gave_way = Instant::now();
     }
@@ -270,166 +241,6 @@ impl Lookout {
                 known.note(snapshot::look(target));
             }
         }
-    }
-
-    /// A look whose time has come.
-    fn look(&mut self, look: Look) {
-        let begun = spent();
-        let all = 0..self.targets.len();
-        match look {
-            Look::Full => {
-                self.roots.survey();
-                self.look_in_full(Racy::Read);
-            }
-            Look::Entries => {
-                if self.differs(all) {
-                    self.look_in_full(Racy::Trusted);
-                }
-            }
-            Look::Polled => {
-                let mut polled = self.polling.routines.clone();
-                polled.extend(self.roots.away());
-                let turned = self.roots.turned(polled.iter().copied());
-                if turned.iter().any(|&routine| self.roots.is_away(routine)) {
-                    self.look_in_full(Racy::Trusted);
-                } else {
-                    self.compare(polled, &HashSet::new(), &turned, Racy::Trusted);
-                }
-            }
-        }
-        let cost = spent().saturating_sub(begun);
-        self.looks.done(look, cost, Instant::now());
-    }
-
-    /// Whether any of these routines is not as was said.
-    fn differs(&mut self, routines: impl Iterator<Item = usize> + Clone) -> bool {
-        if !self.roots.turned(routines.clone()).is_empty() {
-            return true;
-        }
-        for routine in routines {
-            self.give_way();
-            if let (Some(target), Some(known)) =
-                (self.targets.get(routine), self.routines.get(routine))
-                && !self.roots.is_away(routine)
-                && snapshot::look(target) != known.key()
-            {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Watches what has to be watched now, and hints at every entry that differs from what is known of it.
-    fn look_in_full(&mut self, racy: Racy) {
-        let fresh = self.arm().fresh;
-        let turned = self.roots.turned(0..self.targets.len());
-        self.compare(0..self.targets.len(), &fresh, &turned, racy);
-    }
-
-    /// Hints at each of these routines whose entry differs from what is known of it, whose root turned, or whose
-    /// directories were not watched without a gap.
-    fn compare(
-        &mut self,
-        routines: impl IntoIterator<Item = usize>,
-        fresh: &HashSet<usize>,
-        turned: &HashSet<usize>,
-        racy: Racy,
-    ) {
-        for routine in routines {
-            self.give_way();
-            let target = self.targets.get(routine);
-            let (Some(target), Some(known)) = (target, self.routines.get_mut(routine)) else {
-                continue;
-            };
-            let (turned, away) = (turned.contains(&routine), self.roots.is_away(routine));
-            let key = snapshot::look(target);
-            let fresh = fresh.contains(&routine);
-            let gone = key.is_none() && (known.key().is_some() || fresh);
-            let hint = match (turned, away) {
-                (true, false) => Hint::Removed,
-                (true, true) => Hint::Missed,
-                (false, true) => continue,
-                (false, false) if gone => Hint::Removed,
-                (false, false) if fresh => Hint::Missed,
-                (false, false) => {
-                    let racy = racy == Racy::Read && known.seen.is_some_and(|seen| seen.racy);
-                    if key == known.key() && !racy {
-                        continue;
-                    }
-                    Hint::Found
-                }
-            };
-            let mut inbox = self.shared.inbox();
-            let (gate, noted) = (inbox.debounce.gate(routine), known.is_noted(key));
-            // It rests since it was noted, whatever else may have been missed.
-            let rests = match gate {
-                Some(Gate::Unseen) => noted,
-                Some(Gate::Done | Gate::Fresh) => noted && hint == Hint::Removed,
-                Some(Gate::Writing) | None => false,
-            };
-            // Found once more, and not as it was: it does not rest.
-            let hint = match (hint, gate) {
-                (Hint::Found, Some(Gate::Unseen)) => Hint::Missed,
-                _ => hint,
-            };
-            if !rests && inbox.debounce.hint(routine, hint, Instant::now()) {
-                known.note(key);
-            }
-        }
-    }
-
-    /// Makes plans and arms them until one brings nothing new; with the routines whose directories were not watched
-    /// without a gap.
-    fn arm(&mut self) -> Arming {
-        let mut arming = Arming::default();
-        let mut plan = Plan::default();
-        for _ in 0..MAX_PLANS {
-            // What moves from here on is either in the plan or makes another one necessary.
-            let moved = std::mem::take(&mut self.shared.inbox().moved);
-            plan = Plan::new(&self.private);
-            for routine in 0..self.targets.len() {
-                if let Some(target) = self.targets.get(routine) {
-                    plan.add(routine, target);
-                }
-                self.give_way();
-            }
-            {
-                // Before the watches, so that no event of theirs finds nobody who knows its path.
-                let mut inbox = self.shared.inbox();
-                inbox.entries.clone_from(&plan.entries);
-                inbox.ways.clone_from(&plan.ways);
-                inbox.gone.retain(|path, _| plan.ways.contains(path));
-            }
-            let Armed { fresh, lack } = self.watches.arm(&plan, &moved);
-            arming.lack = lack;
-            if fresh.is_empty() {
-                break;
-            }
-            arming.fresh.extend(plan.routines_in(&fresh));
-        }
-        self.homes = plan.homes.len();
-        let private = plan.private.take();
-        self.marker.directory = private.filter(|path| self.watches.holds(path));
-        let bare = plan.directories.keys();
-        let bare = plan.users(bare.filter(|path| !self.watches.holds(path)));
-        let silent = |home: &&PathBuf| backend::of(home, self.polling.setting) == Means::Both;
-        let silent = plan.users(plan.homes.iter().filter(silent));
-        let lack = arming.lack.as_ref();
-        let needed = plan.directories.len();
-        let lack = lack.map(|lack| (lack, needed));
-        let told = self.polling.update(bare, silent, lack, &self.targets);
-        self.outbox.extend(told);
-        self.plan_looks();
-        arming
-    }
-
-    /// Lets looks follow what is polled, away, or to be tried again.
-    fn plan_looks(&mut self) {
-        let polled = (!self.polling.routines.is_empty()).then_some(self.polling.interval);
-        let away = self.roots.away().next().map(|_| AWAY_PAUSE);
-        let pause = polled.into_iter().chain(away).min();
-        self.looks.poll_every(pause, Instant::now());
-        self.looks.retry_at(self.watches.retry());
     }
 
     /// Reads what is due and sends an edit for what changed.
@@ -572,44 +383,9 @@ impl Lookout {
         self.syncs.retain_mut(|(number, waited_for)| {
             waited_for.retain(|routine| unsettled.contains(routine));
             if waited_for.is_empty() {
-                outbox.push_back(Sighting::Synced(*number));
+                outbox.extend([Sighting::Synced(*number)]);
             }
             !waited_for.is_empty()
         });
     }
-
-    /// Hands everything over that is to be said. If nobody takes it any more, there is nothing left to do.
-    fn flush(&mut self) {
-        while let Some(sighting) = self.outbox.pop_front() {
-            if !self.send(sighting) {
-                self.shared.stop();
-                return;
-            }
-        }
-    }
-
-    /// Hands a sighting over; false if nobody takes it any more.
-    fn send(&self, mut sighting: Sighting) -> bool {
-        loop {
-            match self.sightings.try_send(sighting) {
-                Ok(()) => return true,
-                Err(TrySendError::Closed(_)) => return false,
-                Err(TrySendError::Full(back)) => sighting = back,
-            }
-            let until = Instant::now() + FULL_PAUSE;
-            let mut inbox = self.shared.inbox();
-            while Instant::now() < until {
-                if inbox.life == Life::Stopping {
-                    return false;
-                }
-                inbox = self.shared.wait(inbox, until);
-            }
-        }
-    }
-}
-
-/// The time that this thread has spent on a core.
-fn spent() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
