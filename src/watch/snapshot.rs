@@ -93,6 +93,12 @@ pub(super) fn read(target: &Target) -> Option<Seen> {
             racy: key.is_racy(SystemTime::now()),
         }),
         Err(SourceError::Changing { .. }) => None,
+        // It says nothing of the file, as when no file can be opened at all. Without a key every look tries again.
+        Err(SourceError::Io { .. }) => Some(Seen {
+            key: None,
+            digest: None,
+            racy: false,
+        }),
         Err(_) => Some(Seen {
             key: look(target),
             digest: None,
