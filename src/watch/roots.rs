@@ -123,12 +123,18 @@ impl Roots {
         turns
     }
 
-    /// Takes over what the roots that stand are now.
-    pub(super) fn survey(&mut self) {
-        for root in self.roots.iter_mut().filter(|root| !root.away) {
-            if root.trouble(&HashMap::new()).is_none() {
-                root.nature = Some(Nature::of(&root.path));
-            }
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Takes over what one of them is now, if it stands.
+    pub(super) fn survey(&mut self, number: usize) {
+        let root = self.roots.get_mut(number).filter(|root| !root.away);
+        if let Some(root) = root
+            && root.trouble(&HashMap::new()).is_none()
+        {
+            root.nature = Some(Nature::of(&root.path));
         }
     }
 

@@ -46,7 +46,10 @@ impl Lookout {
         let all = 0..self.targets.len();
         match look {
             Look::Full => {
-                self.roots.survey();
+                for root in 0..self.roots.len() {
+                    self.roots.survey(root);
+                    self.give_way();
+                }
                 self.look_in_full(Racy::Read);
             }
             Look::Entries => {
