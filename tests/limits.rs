@@ -9,8 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::disk::{NEVER, off};
-use common::{Bed, Watch, code, say};
+use common::disk::{NEVER, OFTEN, off, run};
+use common::{Bed, Watch, code, has, say};
 use tokio::process::Command;
 
 /// A `watch` in a user namespace that allows for so much of a limit; `None`, said aloud, where that is not possible.
@@ -234,6 +234,30 @@ async fn a35_polling_alone_needs_no_instance_and_says_nothing_of_it() {
         let all: Vec<_> = (0..=5).map(|save| code(name, save)).collect();
         bed.assert_uploads(name, &all, "polling");
     }
+}
+
+#[tokio::test]
+async fn a36_a_save_while_no_file_can_be_opened_goes_up_as_soon_as_one_can() {
+    if !has("prlimit") {
+        return;
+    }
+    let bed = Bed::fenced(OFTEN).await;
+    let watch = bed.watch(&[]).await;
+    let limit = async |watch: &Watch, files: usize| {
+        let (pid, files) = (watch.pid().to_string(), format!("--nofile={files}:"));
+        run("prlimit", &["--pid", &pid, &files], &bed.path("")).await;
+    };
+    for save in 1..=3 {
+        limit(&watch, 4).await;
+        bed.write("hello", &code("hello", save));
+        // It is tried meanwhile, and whether that is told depends on when.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        limit(&watch, 1_024).await;
+        bed.until_newest_is("hello", &code("hello", save)).await;
+    }
+    watch.stop().await;
+    let all: Vec<_> = (0..=3).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "no file");
 }
 
 #[tokio::test]
