@@ -288,6 +288,131 @@ async fn a22_a_release_swapped_in_by_its_link_is_one_upload_and_is_watched_from_
     bed.assert_nothing_deleted();
 }
 
+/// A bed whose `hello` may lie behind links out of its root, and a directory outside for what it leads to.
+async fn following(more: &str) -> Bed {
+    let routines = [
+        ("hello", "src/hello.js", "follow = true"),
+        (FENCE, "src/fence.js", ""),
+    ];
+    let bed = Bed::laid_out(&routines, more).await;
+    bed.write(FENCE, &code(FENCE, 0));
+    for dir in ["dist", "releases/0"] {
+        fs::create_dir_all(bed.path(dir)).unwrap();
+    }
+    bed
+}
+
+/// Puts a link in its place in one step.
+fn swap(bed: &Bed, to: &str, at: &str) {
+    symlink(to, bed.path("next")).unwrap();
+    fs::rename(bed.path("next"), bed.path(at)).unwrap();
+}
+
+#[tokio::test]
+async fn a22_an_entry_that_leads_out_of_its_root_is_followed_where_that_is_asked_for() {
+    let bed = following(NEVER).await;
+    let (one, two) = (bed.path("dist/one.js"), bed.path("dist/two.js"));
+    fs::write(&one, code("hello", 0)).unwrap();
+    symlink("../dist/one.js", bed.entry("hello")).unwrap();
+    let mut watch = bed.watch(&[]).await;
+    let mut ends = async |end: &str, what: &str| {
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], end, "{what}: {event}");
+    };
+    fs::write(&one, code("hello", 1)).unwrap();
+    ends("uploaded", "a write outside").await;
+    let new = bed.path("new.js");
+    fs::write(&new, code("hello", 2)).unwrap();
+    fs::rename(&new, &one).unwrap();
+    ends("uploaded", "a rename outside").await;
+    fs::write(&two, code("hello", 3)).unwrap();
+    swap(&bed, "../dist/two.js", "src/hello.js");
+    ends("uploaded", "a swap").await;
+    fs::write(&two, code("hello", 4)).unwrap();
+    ends("uploaded", "a write after a swap").await;
+    // The file before is nobody's any more.
+    fs::write(&one, code("hello", 100)).unwrap();
+    fs::remove_file(&two).unwrap();
+    ends("error", "what it leads to is gone").await;
+    fs::write(&two, code("hello", 5)).unwrap();
+    ends("uploaded", "what it leads to is back").await;
+    fs::rename(bed.path("dist"), bed.path("away")).unwrap();
+    ends("error", "the directory of what it leads to is gone").await;
+    fs::write(bed.path("away/two.js"), code("hello", 101)).unwrap();
+    fs::create_dir(bed.path("dist")).unwrap();
+    fs::write(&two, code("hello", 6)).unwrap();
+    ends("uploaded", "the directory of what it leads to is back").await;
+    fs::remove_file(bed.entry("hello")).unwrap();
+    bed.write("hello", &code("hello", 7));
+    bed.until_newest_is("hello", &code("hello", 7)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    let all: Vec<_> = (0..=7).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "followed");
+    bed.assert_nothing_deleted();
+}
+
+#[tokio::test]
+async fn a23_every_link_on_the_way_out_of_a_root_that_is_followed_may_be_swapped() {
+    let bed = following(NEVER).await;
+    let release = |number: usize, save: usize| {
+        let dir = bed.path(&format!("releases/{number}"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("hello.js"), code("hello", save)).unwrap();
+    };
+    release(0, 0);
+    swap(&bed, "releases/0", "current");
+    symlink("../current/hello.js", bed.path("dist/hop.js")).unwrap();
+    symlink("../dist/hop.js", bed.entry("hello")).unwrap();
+    let mut watch = bed.watch(&[]).await;
+    for number in 1..=3 {
+        release(number, 2 * number - 1);
+        swap(&bed, &format!("releases/{number}"), "current");
+        bed.until_newest_is("hello", &code("hello", 2 * number - 1))
+            .await;
+        release(number, 2 * number);
+        bed.until_newest_is("hello", &code("hello", 2 * number))
+            .await;
+        release(number - 1, 100 + number);
+        bed.fence(&mut watch).await;
+    }
+    // The link in the middle.
+    fs::write(bed.path("dist/out.js"), code("hello", 7)).unwrap();
+    swap(&bed, "out.js", "dist/hop.js");
+    bed.until_newest_is("hello", &code("hello", 7)).await;
+    fs::write(bed.path("dist/out.js"), code("hello", 8)).unwrap();
+    bed.until_newest_is("hello", &code("hello", 8)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    let all: Vec<_> = (0..=8).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "links on the way");
+}
+
+#[tokio::test]
+async fn a26_a_hard_link_goes_up_with_one_warning_a_file_that_names_it() {
+    let bed = Bed::fenced(NEVER).await;
+    fs::write(bed.path("secret"), code("hello", 1)).unwrap();
+    let log = bed.path("log");
+    let mut watch = bed.watch_logged(&[], &log).await;
+    run("ln", &["-f", "secret", "src/hello.js"], &bed.path("")).await;
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "uploaded");
+    for save in 2..=4 {
+        bed.write("hello", &code("hello", save));
+        assert_eq!(watch.end_of_edit_of("hello").await["event"], "uploaded");
+    }
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    let logged = fs::read_to_string(&log).unwrap();
+    let warned = logged
+        .lines()
+        .filter(|line| line.contains("has other names"));
+    let warned: Vec<&str> = warned.collect();
+    assert_eq!(warned.len(), 1, "{logged}");
+    assert!(warned[0].contains("src/hello.js"), "{warned:?}");
+    let all: Vec<_> = (0..=4).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "a hard link");
+}
+
 #[tokio::test]
 async fn a39_what_er_dev_itself_writes_beside_the_entries_triggers_nothing() {
     let bed = Bed::fenced(OFTEN).await;

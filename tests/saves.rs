@@ -166,20 +166,3 @@ async fn an_entry_that_an_ignore_rule_names_is_watched_all_the_same() {
     assert_one_upload(&bed, &mut watch, &code("hello", 1), "ignored").await;
     watch.stop().await;
 }
-
-#[tokio::test]
-async fn a_directory_that_goes_away_and_comes_back_changes_nothing_remotely() {
-    let bed = Bed::new(&["hello"]).await;
-    let mut watch = bed.watch(&[]).await;
-    std::fs::rename(bed.path("src"), bed.path("away")).unwrap();
-    let event = watch.until("error").await;
-    assert_eq!(event["problem"]["class"], "source");
-    // What is edited under the other name is not the entry.
-    std::fs::write(bed.path("away/hello.js"), code("hello", 1)).unwrap();
-    std::fs::create_dir(bed.path("src")).unwrap();
-    bed.write("hello", &code("hello", 2));
-    assert_one_upload(&bed, &mut watch, &code("hello", 2), "new directory").await;
-    let (_, done) = watch.stop().await;
-    assert_eq!(done["uploaded"], 2);
-    assert_eq!(bed.versions("hello").len(), 2);
-}

@@ -8,6 +8,7 @@ const PURE: &[&str] = &[
     "routine.rs",
     "watch/select.rs",
     "watch/debounce.rs",
+    "watch/looks.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/mark.rs",

@@ -205,6 +205,7 @@ pub(super) fn target(routine: &Routine) -> watch::Target {
         entry: routine.entry.clone(),
         root: routine.root.clone(),
         check: routine.check,
+        follow: routine.follow,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn run(
     let config = load(common)?;
     let here = std::env::current_dir().map_err(Failure::other)?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &config.watch.ignore, &flags.paths, &here)
+    let explained = explain(&targets, &config.watch, &flags.paths, &here)
         .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {

@@ -126,6 +126,8 @@ fn start_watching(
         debounce: context.config.watch.debounce,
         max_wait: context.config.watch.max_wait,
         rescan: context.config.watch.rescan,
+        backend: context.config.watch.backend,
+        poll_interval: context.config.watch.poll_interval,
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };

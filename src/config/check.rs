@@ -15,8 +15,8 @@ use toml::Spanned;
 use super::error::{Fault, line_of};
 use super::raw::{self, Period};
 use super::{
-    Config, Daemon, Endpoint, Limits, Pattern, Revisions, Rotate, Routine, Service, Verify, Watch,
-    endpoint, routine,
+    Backend, Config, Daemon, Endpoint, Limits, Pattern, Revisions, Rotate, Routine, Service,
+    Verify, Watch, endpoint, routine,
 };
 
 /// The endpoint of a file that names none.
@@ -153,27 +153,12 @@ fn watch(raw: raw::Watch, text: &str) -> Result<Watch, Fault> {
             .help(format!("set `max_wait` to at least \"{debounce}\"")));
     }
     let rescan = period(&raw.rescan, "rescan", RESCAN, &RESCAN_BOUNDS)?;
-    if raw.backend.as_ref().map(Spanned::get_ref) != Some(&raw::Backend::Native) {
-        not_yet(
-            &raw.backend,
-            raw::Backend::Auto,
-            "backend = \"poll\"",
-            "\"auto\"",
-        )?;
-    }
     let poll_interval = period(
         &raw.poll_interval,
         "poll_interval",
         POLL_INTERVAL,
         &POLL_BOUNDS,
     )?;
-    if poll_interval != POLL_INTERVAL {
-        let message = "`poll_interval` is not available yet";
-        return Err(first_written(&[&raw.poll_interval], message).help(format!(
-            "leave it out or set it to \"{}\"",
-            written(POLL_INTERVAL)
-        )));
-    }
     let mut ignore = Vec::new();
     for pattern in raw.ignore {
         GitignoreBuilder::new("/")
@@ -188,6 +173,8 @@ fn watch(raw: raw::Watch, text: &str) -> Result<Watch, Fault> {
         debounce,
         max_wait,
         rescan,
+        backend: raw.backend.unwrap_or(Backend::Auto),
+        poll_interval,
         ignore,
     })
 }

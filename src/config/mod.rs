@@ -101,6 +101,10 @@ pub struct Watch {
     pub max_wait: Duration,
     /// The pause between two full looks for changes no event told of.
     pub rescan: Duration,
+    /// How changes are noticed.
+    pub backend: Backend,
+    /// The pause between two looks at what is polled.
+    pub poll_interval: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
     pub ignore: Vec<Pattern>,
 }
@@ -112,6 +116,18 @@ pub struct Pattern {
     pub text: String,
     /// The line of the file, counted from 1.
     pub line: usize,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// By events of the system, and by looking where they do not tell of everything.
+    Auto,
+    /// By events of the system only.
+    Native,
+    /// By looking only.
+    Poll,
 }
 
 /// How versions are kept and rotated. `keep_newest < cap - reserve`.
@@ -177,6 +193,8 @@ pub struct Routine {
     pub description: String,
     /// Whether JavaScript that does not parse is refused.
     pub check: bool,
+    /// Whether the entry may lie behind a symbolic link that leaves its root.
+    pub follow: bool,
     /// Whether the routine is made remotely when it is missing.
     pub create: bool,
     /// Where each upload is put live at once.

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
-use super::{Rotate, Signature, Verify, forbidden};
+use super::{Backend, Rotate, Signature, Verify, forbidden};
 
 /// The longest unknown word that is compared with the known ones, since comparing takes memory by its length.
 const MAX_GUESSED_BYTES: usize = 64;
@@ -65,18 +65,9 @@ pub(super) struct Watch {
     pub(super) debounce: Option<Spanned<Period>>,
     pub(super) max_wait: Option<Spanned<Period>>,
     pub(super) rescan: Option<Spanned<Period>>,
-    pub(super) backend: Option<Spanned<Backend>>,
+    pub(super) backend: Option<Backend>,
     pub(super) poll_interval: Option<Spanned<Period>>,
     pub(super) ignore: Vec<Spanned<String>>,
-}
-
-/// How changes are noticed. Native is what auto takes until polling exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Backend {
-    Auto,
-    Native,
-    Poll,
 }
 
 /// `[revisions]`
@@ -110,7 +101,7 @@ pub(super) struct Routine {
     #[serde(default)]
     pub(super) publish_to: Vec<Spanned<String>>,
     pub(super) check: Option<bool>,
-    pub(super) follow: Option<Spanned<bool>>,
+    pub(super) follow: Option<bool>,
     pub(super) create: Option<bool>,
     pub(super) build: Option<Spanned<Build>>,
 }

@@ -30,7 +30,6 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         "upload = \"staging\"",
         "\"revision\"",
     )?;
-    not_yet(&raw.follow, false, "follow = true", "false")?;
     let publish_to = publish_to(raw.publish_to)?;
     build(raw.build)?;
     Ok(Routine {
@@ -41,6 +40,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         root,
         description,
         check: raw.check.unwrap_or(true),
+        follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
         publish_to,
     })

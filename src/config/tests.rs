@@ -169,11 +169,8 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
         ("[service]", "profile = 'work'", ""),
-        ("[watch]", "backend = 'poll'", "backend = 'native'"),
-        ("[watch]", "poll_interval = '1s'", "poll_interval = '500ms'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
-        ("[[routine]]", "follow = true", "follow = false"),
         ("[[routine]]", "build = { command = 'make' }", ""),
         ("[[routine]]", "description = '{file} {git}'", "description = '{file} and words'"),
         ("[[routine]]", "description = '{branch}'", ""),
@@ -222,7 +219,7 @@ fn what_is_written_is_what_is_used() {
     let text = "
         service = { endpoint = 'http://127.0.0.1:9480', signature = 'acs3-hmac-sha256' }
         limits = { requests_per_second = 20, burst = 5, max_in_flight = 2 }
-        watch = { debounce = '50ms', max_wait = '1m 30s', rescan = '1m', ignore = ['*.map', '!keep.map'] }
+        watch = { debounce = '50ms', max_wait = '1m 30s', rescan = '1m', backend = 'poll', poll_interval = '1s', ignore = ['*.map', '!keep.map'] }
         revisions = { cap = 8, reserve = 2, keep_newest = 1, rotate = 'own', pin = ['release*'], verify = 'always' }
         daemon.drain = '3s'
         [[routine]]
@@ -233,6 +230,7 @@ fn what_is_written_is_what_is_used() {
         entry = 'a.js'
         description = 'v2 of {file}'
         check = false
+        follow = true
         create = true";
     let config = parsed(text).unwrap();
     assert_eq!(config.service.endpoint.url, "http://127.0.0.1:9480");
@@ -251,6 +249,8 @@ fn what_is_written_is_what_is_used() {
             debounce: Duration::from_millis(50),
             max_wait: Duration::from_secs(90),
             rescan: Duration::from_secs(60),
+            backend: Backend::Poll,
+            poll_interval: Duration::from_secs(1),
             ignore: vec![pattern("*.map", 4), pattern("!keep.map", 4)],
         }
     );
@@ -270,13 +270,13 @@ fn what_is_written_is_what_is_used() {
         panic!("{:?}", config.routines);
     };
     assert_eq!(
-        (one.name.as_str(), one.check, one.create),
-        ("one", true, false)
+        (one.name.as_str(), one.check, one.follow, one.create),
+        ("one", true, false, false)
     );
     assert_eq!(one.description, "{file}");
     assert_eq!(
-        (two.name.as_str(), two.check, two.create),
-        ("two", false, true)
+        (two.name.as_str(), two.check, two.follow, two.create),
+        ("two", false, true, true)
     );
     assert_eq!(two.description, "v2 of {file}");
     assert_eq!(one.entry, two.entry);

@@ -6,7 +6,7 @@
 //! | event | further fields |
 //! |---|---|
 //! | `started` | `version`, `endpoint`, `key` (shortened), `source` of the credentials |
-//! | `watching` | `routines`, `files`, `directories`, `backend` (`inotify` or `poll`) |
+//! | `watching` | `routines`, `files`, `directories`, `backend` (`inotify`, `poll` or both) |
 //! | `slots` | `routine`, `slots` in use, `cap`, `next` to rotate: `{revision, age_s}` |
 //! | `budget` | `requests_per_second`, `burst`, `in_flight` |
 //! | `ready` | `ms` since the start |

@@ -125,10 +125,10 @@ impl Debounce {
         true
     }
 
-    /// Whether a routine has a change of which no event told.
-    pub(super) fn is_unseen(&self, routine: usize) -> bool {
+    /// What is known of the writer of a routine's change, if there is one.
+    pub(super) fn gate(&self, routine: usize) -> Option<Gate> {
         let pending = self.pending.get(routine).copied().flatten();
-        pending.is_some_and(|pending| pending.gate == Gate::Unseen)
+        pending.map(|pending| pending.gate)
     }
 
     /// The routines with a change that has not settled.

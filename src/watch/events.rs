@@ -1,26 +1,21 @@
-//! notify's events become hints, and notify's watches are kept where a plan wants them.
+//! notify's events become hints.
 //!
 //! notify calls from a thread of its own that must not be held up. So the callback only marks, under a short lock, what
 //! its event is about: a pending change of a routine, a directory that came or went, or that something was missed. All
 //! of that is bounded by the number of routines and of watched paths, whatever storm of events comes.
-//!
-//! Each directory has a watch of its own and none is recursive: notify's recursive watches lose files that are made
-//! together with their directory, and go on under the wrong path when a directory is replaced.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify::{
-    ErrorKind, Event, EventHandler, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-};
+use notify::{Event, EventHandler, EventKind};
 
-use super::WatchError;
 use super::debounce::{Debounce, Hint};
-use super::snapshot::{DirectoryId, Plan, directory_id};
+
+/// How many errors in a row end the watches, to be made anew.
+const MAX_ERRORS: u32 = 5;
 
 /// What the watching thread shares with notify's callback and with the handle that stops it.
 #[derive(Debug)]
@@ -42,6 +37,8 @@ pub(super) struct Inbox {
     pub(super) ways: HashSet<PathBuf>,
     /// Those of `ways` where a directory came or went.
     pub(super) moved: HashSet<PathBuf>,
+    /// Those of `ways` where what was there went, and how.
+    pub(super) gone: HashMap<PathBuf, Gone>,
     /// Events were lost, nobody knows which.
     pub(super) missed: bool,
     /// Syncs that were asked for and not begun.
@@ -50,6 +47,15 @@ pub(super) struct Inbox {
     pub(super) awaited: Option<PathBuf>,
     /// Whether there is any more to come.
     pub(super) life: Life,
+}
+
+/// How something left its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It was deleted.
+    Deleted,
+    /// It has another name now.
+    Renamed,
 }
 
 /// Whether watching goes on.
@@ -63,17 +69,13 @@ pub(super) enum Life {
     Ended,
 }
 
-/// The watches that notify holds.
-#[derive(Debug)]
-pub(super) struct Watches {
-    watcher: RecommendedWatcher,
-    armed: HashMap<PathBuf, DirectoryId>,
-    /// Directories that could not be watched and have been warned about.
-    refused: HashSet<PathBuf>,
-}
-
 /// The callback. notify drops it when its thread ends, in whatever way.
-struct Ear(Arc<Shared>);
+#[derive(Debug)]
+pub(super) struct Ear {
+    shared: Arc<Shared>,
+    /// Errors since the last event.
+    errors: u32,
+}
 
 impl Shared {
     pub(super) fn new(debounce: Debounce) -> Arc<Self> {
@@ -84,6 +86,7 @@ impl Shared {
                 entries: HashMap::new(),
                 ways: HashSet::new(),
                 moved: HashSet::new(),
+                gone: HashMap::new(),
                 missed: false,
                 syncs: Vec::new(),
                 awaited: None,
@@ -122,10 +125,7 @@ impl Shared {
 
     /// Asks the thread to end.
     pub(super) fn stop(&self) {
-        let mut inbox = self.inbox();
-        if inbox.life == Life::Running {
-            inbox.life = Life::Stopping;
-        }
+        self.inbox().life = Life::Stopping;
         self.wake();
     }
 }
@@ -164,6 +164,10 @@ impl Inbox {
             let comes_or_goes = matches!(hint, Hint::Created | Hint::Arrived | Hint::Removed);
             if comes_or_goes && self.ways.contains(path) {
                 self.moved.insert(path.clone());
+                match gone(event.kind) {
+                    Some(gone) => self.gone.insert(path.clone(), gone),
+                    None => self.gone.remove(path),
+                };
                 matters = true;
             }
         }
@@ -171,118 +175,39 @@ impl Inbox {
     }
 }
 
+impl Ear {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            errors: 0,
+        }
+    }
+}
+
 impl EventHandler for Ear {
     fn handle_event(&mut self, event: notify::Result<Event>) {
-        let matters = self.0.inbox().hear(event, Instant::now());
+        self.errors = if event.is_err() { self.errors + 1 } else { 0 };
+        let matters = self.shared.inbox().hear(event, Instant::now());
         if matters {
-            self.0.wake();
+            self.shared.wake();
+        }
+        if self.errors >= MAX_ERRORS {
+            // notify reads on after an error, without end if it stays, and this is the only way out of that. Its thread
+            // takes its watches along.
+            std::panic::resume_unwind(Box::new("file events fail again and again"));
         }
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.0.inbox().life = Life::Ended;
-        self.0.wake();
-    }
-}
-
-impl Watches {
-    pub(super) fn new(shared: &Arc<Shared>) -> Result<Self, WatchError> {
-        let ear = Ear(Arc::clone(shared));
-        let watcher = RecommendedWatcher::new(ear, notify::Config::default());
-        let watcher = watcher.map_err(|error| match &error.kind {
-            ErrorKind::Io(io) if is_limit(io) => WatchError::Instances,
-            _ => WatchError::Notify(error),
-        })?;
-        Ok(Self {
-            watcher,
-            armed: HashMap::new(),
-            refused: HashSet::new(),
-        })
-    }
-
-    /// Gives all watches back, so that the next plan arms every one anew.
-    pub(super) fn forget(&mut self) {
-        let armed: Vec<_> = self.armed.keys().cloned().collect();
-        for path in armed {
-            self.disarm(&path);
+        let mut inbox = self.shared.inbox();
+        if inbox.life == Life::Running {
+            inbox.life = Life::Ended;
         }
+        drop(inbox);
+        self.shared.wake();
     }
-
-    /// Watches exactly the directories of a plan, anew those that `moved` or lie in one that did, and returns the ones
-    /// that were not watched without a gap since the last plan.
-    ///
-    /// A directory that cannot be watched is warned about once and left to the periodic looks; running out of watches
-    /// is an error, and the rest of the plan is not armed then.
-    pub(super) fn arm(
-        &mut self,
-        plan: &Plan,
-        moved: &HashSet<PathBuf>,
-    ) -> Result<HashSet<PathBuf>, WatchError> {
-        // notify keeps watches by path and loses the newer of two, so an old one goes before a new one comes. And when
-        // a directory goes, notify drops by itself what it watches at that path and below, even if it is newer.
-        let old = |path: &Path, id| {
-            plan.directories.get(path) != Some(&id) || moved.iter().any(|it| path.starts_with(it))
-        };
-        let armed = self.armed.iter().filter(|&(path, &id)| old(path, id));
-        let old: Vec<_> = armed.map(|(path, _)| path.clone()).collect();
-        for path in old {
-            self.disarm(&path);
-        }
-        let mut fresh = HashSet::new();
-        for (path, &id) in &plan.directories {
-            if !self.armed.contains_key(path) && self.arm_one(path, id)? {
-                fresh.insert(path.clone());
-            }
-        }
-        Ok(fresh)
-    }
-
-    fn arm_one(&mut self, path: &Path, id: DirectoryId) -> Result<bool, WatchError> {
-        let watched = self.watcher.watch(path, RecursiveMode::NonRecursive);
-        match watched {
-            Ok(()) => {
-                self.refused.remove(path);
-                self.armed.insert(path.to_path_buf(), id);
-                // Another directory may have taken the name meanwhile; the next plan sees that and arms it anew.
-                if directory_id(path) != Some(id) {
-                    self.disarm(path);
-                }
-                Ok(true)
-            }
-            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                Err(WatchError::Watches {
-                    path: path.to_path_buf(),
-                })
-            }
-            // It is gone since the plan was made, so that another plan is needed.
-            Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => Ok(true),
-            Err(error) => {
-                if self.refused.insert(path.to_path_buf()) {
-                    tracing::warn!(
-                        "`{}` cannot be watched, so changes there are only seen by looking: {error}",
-                        path.display()
-                    );
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    fn disarm(&mut self, path: &Path) {
-        self.armed.remove(path);
-        // notify has dropped it by itself if the directory is gone.
-        let _ = self.watcher.unwatch(path);
-    }
-}
-
-fn is_limit(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE)
-    )
 }
 
 /// What an event says about the file it names; `None` for what changes nothing.
@@ -302,8 +227,18 @@ fn hint(kind: EventKind) -> Option<Hint> {
     }
 }
 
+/// How what an event names went, if it did.
+fn gone(kind: EventKind) -> Option<Gone> {
+    match kind {
+        EventKind::Remove(_) => Some(Gone::Deleted),
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Some(Gone::Renamed),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};
@@ -342,10 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_or_an_error_means_that_everything_may_have_changed() {
+    fn a02_an_overflow_without_a_path_or_an_error_means_that_everything_may_have_changed() {
         let mut overflown = inbox();
         let event = Event::new(EventKind::Other).set_flag(Flag::Rescan);
-        overflown.hear(Ok(event), Instant::now());
+        assert!(event.paths.is_empty());
+        assert!(overflown.hear(Ok(event), Instant::now()));
         assert!(overflown.missed);
 
         let mut failed = inbox();
@@ -369,6 +305,48 @@ mod tests {
             inbox.hear(event(kind, "/p"), now);
             assert_eq!(inbox.moved.drain().count(), 1, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn how_a_directory_went_is_known_until_one_comes_again() {
+        let mut inbox = inbox();
+        let now = Instant::now();
+        let name = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        let cases = [
+            (EventKind::Remove(RemoveKind::Folder), Some(Gone::Deleted)),
+            (name(RenameMode::From), Some(Gone::Renamed)),
+            (name(RenameMode::To), None),
+            (EventKind::Remove(RemoveKind::Other), Some(Gone::Deleted)),
+            (EventKind::Create(CreateKind::Folder), None),
+        ];
+        for (kind, gone) in cases {
+            inbox.hear(event(kind, "/p"), now);
+            assert_eq!(inbox.gone.get(Path::new("/p")).copied(), gone, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a38_errors_that_do_not_end_end_the_thread_they_come_from_and_an_event_between_them_saves_it()
+    {
+        let debounce = Debounce::new(1, Duration::from_millis(100), Duration::from_secs(2));
+        let shared = Shared::new(debounce);
+        let mut ear = Ear::new(&shared);
+        let other = || event(EventKind::Remove(RemoveKind::File), "/q");
+        let endless = std::thread::spawn(move || {
+            for _ in 0..MAX_ERRORS - 1 {
+                ear.handle_event(Err(notify::Error::generic("once")));
+            }
+            ear.handle_event(other());
+            for error in 0.. {
+                assert!(error < MAX_ERRORS, "it goes on");
+                ear.handle_event(Err(notify::Error::generic("again")));
+            }
+        });
+        let ended = endless.join().unwrap_err();
+        let why = ended.downcast_ref::<&str>();
+        assert_eq!(why, Some(&"file events fail again and again"));
+        assert_eq!(shared.inbox().life, Life::Ended);
+        assert!(shared.inbox().missed);
     }
 
     #[test]

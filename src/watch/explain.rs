@@ -9,10 +9,10 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Target;
+use super::plan::Plan;
 use super::select::{PatternError, Verdict};
-use super::snapshot::{self, Plan};
-use crate::config::{self, Pattern};
+use super::{Target, backend, snapshot};
+use crate::config::{self, Backend};
 use crate::routine::RoutineName;
 
 /// What a path is, and what is there.
@@ -75,19 +75,22 @@ impl Kind {
 /// Explains paths, of which relative ones begin at `here`.
 pub fn explain(
     targets: &[Target],
-    patterns: &[Pattern],
+    watch: &config::Watch,
     paths: &[PathBuf],
     here: &Path,
 ) -> Result<Vec<Explanation>, PatternError> {
     // Markers of a watch are beside the point here, so there is no directory for them.
-    let plan = Plan::new(targets, Path::new(""));
-    let explain = |path: &PathBuf| explain_one(targets, patterns, &plan, path, here);
+    let mut plan = Plan::default();
+    for (routine, target) in targets.iter().enumerate() {
+        plan.add(routine, target);
+    }
+    let explain = |path: &PathBuf| explain_one(targets, watch, &plan, path, here);
     paths.iter().map(explain).collect()
 }
 
 fn explain_one(
     targets: &[Target],
-    patterns: &[Pattern],
+    watch: &config::Watch,
     plan: &Plan,
     given: &Path,
     here: &Path,
@@ -96,7 +99,7 @@ fn explain_one(
     let kind = kind(&path);
     let named_as_directory = given.as_os_str().as_bytes().ends_with(b"/");
     let is_directory = kind == Some(Kind::Directory) || (kind.is_none() && named_as_directory);
-    let select = snapshot::select(targets, &HashSet::from([path.as_path()]), patterns)?;
+    let select = snapshot::select(targets, &HashSet::from([path.as_path()]), &watch.ignore)?;
     let mut verdict = if is_directory {
         select.verdict_of_directory(&path)
     } else {
@@ -115,7 +118,7 @@ fn explain_one(
         holds: names(targets, |_, target| {
             target.entry != path && target.entry.starts_with(&path)
         }),
-        backend: backend(plan, &path, is_entry),
+        backend: means(plan, &path, is_entry, watch.backend),
         path,
     })
 }
@@ -149,7 +152,7 @@ fn place(path: &Path) -> Option<PathBuf> {
 
 /// How changes at a path are noticed. A watch goes by the directory it is in; of an entry whose directory is missing,
 /// by the nearest one that exists.
-fn backend(plan: &Plan, path: &Path, is_entry: bool) -> &'static str {
+fn means(plan: &Plan, path: &Path, is_entry: bool, setting: Backend) -> &'static str {
     let mut ways = path.ancestors().skip(1).map(Path::canonicalize);
     let way = if is_entry {
         ways.find_map(Result::ok)
@@ -157,7 +160,11 @@ fn backend(plan: &Plan, path: &Path, is_entry: bool) -> &'static str {
         ways.next().and_then(Result::ok)
     };
     let watched = way.is_some_and(|way| plan.directories.contains_key(&way));
-    if watched { "inotify" } else { "not watched" }
+    if watched {
+        backend::of(path, setting).name()
+    } else {
+        "not watched"
+    }
 }
 
 fn kind(path: &Path) -> Option<Kind> {
@@ -197,6 +204,7 @@ fn real(path: &Path) -> Option<Real> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use super::*;
     use crate::watch::tests::directory;
@@ -207,11 +215,21 @@ mod tests {
             root: entry.parent().unwrap().to_path_buf(),
             entry,
             check: true,
+            follow: false,
         }
     }
 
     fn one(targets: &[Target], path: &str, here: &Path) -> Explanation {
-        let explained = explain(targets, &[], &[path.into()], here).unwrap();
+        let watch = config::Watch {
+            debounce: Duration::ZERO,
+            max_wait: Duration::ZERO,
+            rescan: Duration::ZERO,
+            // Whatever file system the tests run on.
+            backend: Backend::Native,
+            poll_interval: Duration::ZERO,
+            ignore: Vec::new(),
+        };
+        let explained = explain(targets, &watch, &[path.into()], here).unwrap();
         explained.into_iter().next().unwrap()
     }
 

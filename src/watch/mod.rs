@@ -4,10 +4,18 @@
 //! |---|---|
 //! | `select` | pure: which paths count, and why |
 //! | `debounce` | pure: hints become settled changes |
-//! | `events` | notify's events become hints; which directories are watched |
-//! | `snapshot` | what the disk holds: where to watch, stat keys, digests |
+//! | `looks` | pure: when to look where no event asks for it |
+//! | `events` | notify's events become hints |
+//! | `plan` | which directories have to be watched, and what to listen for there |
+//! | `watches` | notify's watches, kept where a plan wants them |
+//! | `backend` | by events, by looking, or in both ways; what is said where events run out |
+//! | `marker` | how to know that every event of the past has been heard |
+//! | `roots` | whether the places of entries still stand, and if not, what became of them |
+//! | `snapshot` | what the disk holds: stat keys, digests |
+//! | `known` | what is known of one entry, and whether it can be taken as it is |
+//! | `outbox` | what is to be said, handed over in order |
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
-//! | `thread` | the loop that ties them together |
+//! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
 //!
@@ -23,17 +31,25 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::config::Pattern;
+use crate::config::{Backend, Pattern};
 use crate::routine::{Edit, RoutineName, Sighting};
 
+mod backend;
 mod debounce;
 mod events;
 pub mod explain;
+mod known;
+mod looks;
+mod marker;
+mod outbox;
+mod plan;
+mod roots;
 pub mod select;
 mod snapshot;
 pub mod source;
 pub mod syntax;
 mod thread;
+mod watches;
 
 /// A routine as the watch room sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +62,8 @@ pub struct Target {
     pub root: PathBuf,
     /// Whether JavaScript that does not parse is refused.
     pub check: bool,
+    /// Whether symbolic links may lead the entry out of its root.
+    pub follow: bool,
 }
 
 /// How files are watched.
@@ -57,6 +75,10 @@ pub struct Settings {
     pub max_wait: Duration,
     /// The pause between two full looks for changes no event told of; entries are looked at ten times as often.
     pub rescan: Duration,
+    /// How changes are noticed.
+    pub backend: Backend,
+    /// The pause between two looks at what is polled.
+    pub poll_interval: Duration,
     /// Patterns in gitignore's syntax, after `.gitignore` and `.erignore`.
     pub ignore: Vec<Pattern>,
     /// A directory of er-dev's own, outside of every project, on a file system that has events. Markers are made and
@@ -90,7 +112,7 @@ pub enum WatchError {
     /// The system refuses a thread.
     #[error("cannot start the thread that watches: {0}")]
     Thread(std::io::Error),
-    /// The source of file events went away while watching.
+    /// The source of file events went away while watching began.
     #[error("file events ended unexpectedly; start er-dev again")]
     Ended,
     /// The watching thread panicked; its message is on standard error.
@@ -105,12 +127,12 @@ pub enum WatchError {
 pub struct Watching {
     /// Files seen in the directories of entries, ignored ones left out; at most 10,000 are counted.
     pub files: usize,
-    /// Directories watched for entries in them.
+    /// Directories that entries are in.
     pub directories: usize,
-    /// How changes are noticed.
+    /// How changes are noticed: by `inotify`, by `poll`, or by `inotify and poll`.
     pub backend: &'static str,
     shared: Arc<events::Shared>,
-    thread: Option<JoinHandle<Result<(), WatchError>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watching {
@@ -132,7 +154,7 @@ impl Watching {
             return Ok(());
         };
         self.shared.stop();
-        thread.join().unwrap_or(Err(WatchError::Panicked))
+        thread.join().map_err(|_| WatchError::Panicked)
     }
 }
 
@@ -156,11 +178,12 @@ impl Sync {
     }
 }
 
-/// Arms the watches, looks at every entry and starts the thread that sends later edits.
+/// Arms the watches, looks at every entry and starts the thread that says what changes later.
 ///
-/// The first edit of every routine is returned, in the order of `targets`, with 0 saves. From then on, whenever an
-/// entry comes to rest with bytes other than those of the last edit of its routine, another edit follows. A save that
-/// leaves the bytes as they were is an edit too; a change of permissions alone is none.
+/// The first edit of every routine is returned, in the order of `targets`, with 0 saves; a routine whose root is away
+/// has none, and [`Sighting::Halted`] is the first thing said of it. From then on, whenever an entry comes to rest with
+/// bytes other than those of the last edit of its routine, another edit follows. A save that leaves the bytes as they
+/// were is an edit too; a change of permissions alone is none.
 ///
 /// No edit after the first one has the digest of a half-written file, provided its writer closes it.
 pub fn start(
@@ -168,12 +191,23 @@ pub fn start(
     settings: Settings,
     sightings: mpsc::Sender<Sighting>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
+    start_with(targets, &settings, sightings, Box::new(watches::inotify))
+}
+
+/// The same with another source of events.
+fn start_with(
+    targets: Vec<Target>,
+    settings: &Settings,
+    sightings: mpsc::Sender<Sighting>,
+    make: watches::Make,
+) -> Result<(Watching, Vec<Edit>), WatchError> {
     let homes = snapshot::homes(&targets);
     let select = snapshot::select(&targets, &homes, &settings.ignore)?;
-    let (mut lookout, shared) = thread::Lookout::new(targets, &settings, sightings)?;
+    let (mut lookout, shared) = thread::Lookout::new(targets, settings, sightings, make);
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);
     let directories = lookout.directories();
+    let backend = lookout.means().name();
     let thread = std::thread::Builder::new()
         .name("watch".into())
         .spawn(move || lookout.run())
@@ -181,7 +215,7 @@ pub fn start(
     let watching = Watching {
         files,
         directories,
-        backend: "inotify",
+        backend,
         shared,
         thread: Some(thread),
     };

@@ -310,6 +310,7 @@ mod tests {
             entry: "/p/dist/index.js".into(),
             root: "/p/dist".into(),
             check: true,
+            follow: false,
         };
         let files = files.iter();
         let files = files.map(|(file, text)| (Path::new("/p").join(file), (*text).into()));

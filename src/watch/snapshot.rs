@@ -1,9 +1,8 @@
-//! What the disk holds: which directories have to be watched, whether an entry changed, and the digest of its bytes.
+//! What the disk holds: whether an entry changed, the digest of its bytes, and how many files lie beside it.
 //!
-//! Nothing here decides when to look. A [`Plan`] is made anew for every look, because a directory that was removed and
-//! made again is another one under the same name.
+//! Nothing here decides when to look.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,9 +24,6 @@ const MAX_IGNORE_BYTES: u64 = 256 * 1024;
 /// at most.
 const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 
-/// What tells one directory from another of the same name: its device and inode number.
-pub(super) type DirectoryId = (u64, u64);
-
 /// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StatKey {
@@ -36,6 +32,7 @@ pub(super) struct StatKey {
     modified: (i64, i64),
     changed: (i64, i64),
     length: u64,
+    links: u64,
 }
 
 /// The state of an entry at one moment.
@@ -49,23 +46,6 @@ pub(super) struct Seen {
     pub(super) racy: bool,
 }
 
-/// Where to watch, and what to listen for there.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    /// The directories to watch, by the paths that their events carry.
-    pub(super) directories: HashMap<PathBuf, DirectoryId>,
-    /// The files that matter, with the numbers of their routines.
-    pub(super) entries: HashMap<PathBuf, Vec<usize>>,
-    /// The paths where a directory that comes or goes makes a new plan necessary.
-    pub(super) ways: HashSet<PathBuf>,
-    /// The directories that entries are in.
-    pub(super) homes: HashSet<PathBuf>,
-    /// The directory for markers, if it is there.
-    pub(super) private: Option<PathBuf>,
-    /// The system keeps one watch an inode, so a directory that is reachable by two paths gets one of them.
-    known: HashMap<DirectoryId, PathBuf>,
-}
-
 impl StatKey {
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
@@ -74,11 +54,17 @@ impl StatKey {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             length: metadata.len(),
+            links: metadata.nlink(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Whether the file has other names than the one it was found at.
+    pub(super) fn has_other_names(&self) -> bool {
+        self.links > 1
     }
 
     fn is_racy(&self, now: SystemTime) -> bool {
@@ -91,78 +77,6 @@ impl StatKey {
         now.duration_since(changed)
             .is_ok_and(|age| age < CLOCK_GRAIN)
     }
-}
-
-impl Plan {
-    /// Looks where the entries of these targets are now.
-    pub(super) fn new(targets: &[Target], private: &Path) -> Self {
-        let mut plan = Self::default();
-        for (routine, target) in targets.iter().enumerate() {
-            plan.file(routine, &target.entry);
-            if let Some(destination) = destination(target) {
-                plan.file(routine, &destination);
-            }
-        }
-        plan.private = plan.directory(private);
-        plan
-    }
-
-    /// The routines with an entry in one of these directories.
-    pub(super) fn routines_in(&self, directories: &HashSet<PathBuf>) -> HashSet<usize> {
-        let within = |path: &Path| path.parent().is_some_and(|home| directories.contains(home));
-        let entries = self.entries.iter().filter(|(path, _)| within(path));
-        entries
-            .flat_map(|(_, routines)| routines)
-            .copied()
-            .collect()
-    }
-
-    fn file(&mut self, routine: usize, path: &Path) {
-        let (Some(home), Some(name)) = (path.parent(), path.file_name()) else {
-            return;
-        };
-        if let Some(home) = self.way_to(home) {
-            let routines = self.entries.entry(home.join(name)).or_default();
-            if !routines.contains(&routine) {
-                routines.push(routine);
-            }
-            self.homes.insert(home);
-        }
-    }
-
-    /// Watches a directory and what tells of its coming and going: the directory it really is in, and the nearest one
-    /// that exists on the way its path takes.
-    fn way_to(&mut self, path: &Path) -> Option<PathBuf> {
-        let mut below = path;
-        for ancestor in path.ancestors().skip(1) {
-            if let Some(directory) = self.directory(ancestor) {
-                self.ways
-                    .extend(below.file_name().map(|name| directory.join(name)));
-                break;
-            }
-            below = ancestor;
-        }
-        let directory = self.directory(path)?;
-        if let Some(parent) = directory.parent() {
-            self.directory(parent);
-        }
-        Some(directory)
-    }
-
-    fn directory(&mut self, path: &Path) -> Option<PathBuf> {
-        let real = path.canonicalize().ok()?;
-        let id = directory_id(&real)?;
-        let path = self.known.entry(id).or_insert(real).clone();
-        self.directories.insert(path.clone(), id);
-        self.ways.insert(path.clone());
-        Some(path)
-    }
-}
-
-/// The device and inode number of a directory; `None` if there is none.
-pub(super) fn directory_id(path: &Path) -> Option<DirectoryId> {
-    let metadata = fs::metadata(path).ok()?;
-    metadata.is_dir().then(|| (metadata.dev(), metadata.ino()))
 }
 
 /// The stat key of an entry; `None` if there is nothing at its path.
@@ -180,6 +94,12 @@ pub(super) fn read(target: &Target) -> Option<Seen> {
             racy: key.is_racy(SystemTime::now()),
         }),
         Err(SourceError::Changing { .. }) => None,
+        // It says nothing of the file, as when no file can be opened at all. Without a key every look tries again.
+        Err(SourceError::Io { .. }) => Some(Seen {
+            key: None,
+            digest: None,
+            racy: false,
+        }),
         Err(_) => Some(Seen {
             key: look(target),
             digest: None,
@@ -244,19 +164,8 @@ pub(super) fn homes(targets: &[Target]) -> HashSet<&Path> {
         .collect()
 }
 
-/// Where an entry that is a symbolic link leads, as long as that is within its root or nowhere yet.
-fn destination(target: &Target) -> Option<PathBuf> {
-    let link = fs::read_link(&target.entry).ok()?;
-    match (target.entry.canonicalize(), target.root.canonicalize()) {
-        (Ok(real), Ok(root)) => real.starts_with(root).then_some(real),
-        _ => Some(target.entry.parent()?.join(link)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
     use crate::routine::RoutineName;
     use crate::watch::tests::directory;
@@ -267,67 +176,8 @@ mod tests {
             entry: root.join(name),
             root: root.to_path_buf(),
             check: false,
+            follow: false,
         }
-    }
-
-    #[test]
-    fn a_plan_holds_the_root_its_parent_and_the_directory_a_link_leads_to() {
-        let dir = directory();
-        let base = dir.path().canonicalize().unwrap();
-        let root = base.join("root");
-        fs::create_dir_all(root.join("dist")).unwrap();
-        fs::create_dir(base.join("private")).unwrap();
-        fs::write(root.join("dist/out.js"), "1").unwrap();
-        symlink("dist/out.js", root.join("index.js")).unwrap();
-        let plan = Plan::new(&[target(&root, "index.js")], &base.join("private"));
-        let mut watched: Vec<_> = plan.directories.keys().cloned().collect();
-        watched.sort();
-        assert_eq!(
-            watched,
-            [
-                base.clone(),
-                base.join("private"),
-                root.clone(),
-                root.join("dist")
-            ]
-        );
-        assert_eq!(plan.entries[&root.join("index.js")], [0]);
-        assert_eq!(plan.entries[&root.join("dist/out.js")], [0]);
-        assert_eq!(plan.homes.len(), 2);
-    }
-
-    #[test]
-    fn of_a_root_that_is_missing_the_nearest_ancestor_is_watched_for_the_next_name() {
-        let dir = directory();
-        let base = dir.path().canonicalize().unwrap();
-        let plan = Plan::new(
-            &[target(&base.join("a/b/c"), "index.js")],
-            Path::new("/gone"),
-        );
-        assert_eq!(plan.directories.keys().collect::<Vec<_>>(), [&base]);
-        assert!(plan.ways.contains(&base.join("a")));
-        assert!(plan.homes.is_empty());
-    }
-
-    #[test]
-    fn a_root_behind_a_link_is_watched_where_it_is_and_where_the_link_is() {
-        let dir = directory();
-        let base = dir.path().canonicalize().unwrap();
-        fs::create_dir_all(base.join("releases/1")).unwrap();
-        symlink("releases/1", base.join("current")).unwrap();
-        let plan = Plan::new(
-            &[target(&base.join("current"), "index.js")],
-            Path::new("/gone"),
-        );
-        let mut watched: Vec<_> = plan.directories.keys().cloned().collect();
-        watched.sort();
-        let releases = base.join("releases");
-        assert_eq!(
-            watched,
-            [base.clone(), releases.clone(), releases.join("1")]
-        );
-        assert!(plan.ways.contains(&base.join("current")));
-        assert!(plan.entries.contains_key(&releases.join("1/index.js")));
     }
 
     #[test]

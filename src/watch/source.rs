@@ -115,7 +115,7 @@ impl SourceError {
             Self::NotAFile { .. } => "let `entry` name a plain file".into(),
             Self::Unreadable { .. } => "give the user of er-dev the right to read it".into(),
             Self::LeavesRoot { .. } => {
-                "put the file into the directory of `entry`, or let `entry` name the file itself"
+                "put the file into the directory of `entry`, let `entry` name the file itself, or set `follow = true`"
                     .into()
             }
             Self::Circle { .. } => "let the link point to the file".into(),
@@ -207,7 +207,12 @@ fn open(target: &Target) -> Result<File, SourceError> {
     let root = root.map_err(|error| refusal(target, error))?;
     let real = target.entry.canonicalize();
     let real = real.map_err(|error| refusal(target, error))?;
-    let Ok(inside) = real.strip_prefix(&root) else {
+    // Where links out of the root are followed, anything may be beneath what is opened, but still no link.
+    let beneath = match target.follow {
+        true => Path::new("/"),
+        false => root.as_path(),
+    };
+    let Ok(inside) = real.strip_prefix(beneath) else {
         return Err(SourceError::LeavesRoot {
             path: target.entry.clone(),
             to: real,
@@ -218,7 +223,7 @@ fn open(target: &Target) -> Result<File, SourceError> {
     if !metadata.is_symlink() {
         plain(&metadata, &target.entry)?;
     }
-    open_beneath(&root, inside).map_err(|errno| match errno {
+    open_beneath(beneath, inside).map_err(|errno| match errno {
         Errno::ACCESS | Errno::PERM => SourceError::Unreadable {
             path: target.entry.clone(),
         },
@@ -312,6 +317,7 @@ mod tests {
             entry: root.join(name),
             root: root.to_path_buf(),
             check: true,
+            follow: false,
         }
     }
 
@@ -460,6 +466,15 @@ mod tests {
                 matches!(refused(&root, name), SourceError::LeavesRoot { .. }),
                 "{name}"
             );
+        }
+        for (name, bytes) in [
+            ("up.js", b"2"),
+            ("parent/secret.js", b"2"),
+            ("relative.js", b"1"),
+        ] {
+            let mut target = target(&root, name);
+            target.follow = true;
+            assert_eq!(read(&target).unwrap().bytes(), bytes, "{name}");
         }
         // A root may itself be reached through a link.
         symlink("root", dir.path().join("link")).unwrap();

@@ -6,13 +6,18 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use notify::EventHandler;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Settings, Target, WatchError, Watching, start};
+use super::watches::{self, Make};
+use super::{Settings, Target, WatchError, Watching, start_with};
+use crate::config::Backend;
 use crate::routine::{Digest, Edit, RoutineName, Sighting};
 
 const QUIET: Duration = Duration::from_millis(60);
@@ -46,6 +51,17 @@ impl Site {
     }
 
     fn with(entry: &str, rescan: Duration, prepare: impl FnOnce(&Path)) -> Self {
+        let settings = |settings: &mut Settings| settings.rescan = rescan;
+        Self::made(entry, settings, prepare, Box::new(watches::inotify))
+    }
+
+    /// The same with other settings and another source of events.
+    fn made(
+        entry: &str,
+        set: impl FnOnce(&mut Settings),
+        prepare: impl FnOnce(&Path),
+        make: Make,
+    ) -> Self {
         let dir = directory();
         for name in ["root", "other", "private"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -54,28 +70,23 @@ impl Site {
         let other = dir.path().join("other/index.js");
         fs::write(&other, "other").unwrap();
         prepare(&dir.path().join("root"));
-        let target = |name: &str, entry: &Path| Target {
-            routine: RoutineName::new(name).unwrap(),
-            entry: entry.to_path_buf(),
-            root: entry.parent().unwrap().to_path_buf(),
-            check: false,
-        };
         let targets = vec![target("main", &entry), target("other", &other)];
-        let settings = Settings {
+        let mut settings = Settings {
             debounce: QUIET,
             max_wait: Duration::from_secs(2),
-            rescan,
+            rescan: NO_LOOK,
+            backend: Backend::Auto,
+            poll_interval: Duration::from_millis(100),
             ignore: Vec::new(),
             private: dir.path().join("private"),
         };
+        set(&mut settings);
         let (sender, sightings) = mpsc::channel(8);
-        let (watching, first) = start(targets, settings, sender).unwrap();
-        assert_eq!(first.len(), 2);
+        let (watching, first) = start_with(targets, &settings, sender, make).unwrap();
+        let here = fs::read(&entry).ok().map(|bytes| Digest::of(&bytes));
         assert!(first.iter().all(|edit| edit.saves == 0));
-        assert_eq!(
-            first[0].digest,
-            fs::read(&entry).ok().map(|b| Digest::of(&b))
-        );
+        assert_eq!(first.len(), 1 + usize::from(here.is_some()));
+        assert_eq!(first[0].digest, here.or(of("other")));
         Self {
             watching,
             sightings,
@@ -108,6 +119,20 @@ impl Site {
         (edit.digest, edit.saves)
     }
 
+    /// Awaits that the root of the main routine is said to be away.
+    async fn halted(&mut self) -> String {
+        match self.sighting().await {
+            Sighting::Halted { routine, reason } if routine.as_str() == "main" => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Awaits that it is said to be back.
+    async fn resumed(&mut self) {
+        let resumed = Sighting::Resumed(RoutineName::new("main").unwrap());
+        assert_eq!(self.sighting().await, resumed);
+    }
+
     /// Proves that no edit comes of what was done before.
     async fn nothing(&mut self) {
         fs::write(&self.other, "other").unwrap();
@@ -117,6 +142,16 @@ impl Site {
 
     fn end(self) {
         self.watching.stop().unwrap();
+    }
+}
+
+fn target(name: &str, entry: &Path) -> Target {
+    Target {
+        routine: RoutineName::new(name).unwrap(),
+        entry: entry.to_path_buf(),
+        root: entry.parent().unwrap().to_path_buf(),
+        check: false,
+        follow: false,
     }
 }
 
@@ -140,9 +175,16 @@ fn of(text: &str) -> Option<Digest> {
     Some(Digest::of(text.as_bytes()))
 }
 
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn skip(what: &str) {
-    eprintln!("SKIPPED: there is no {what} here");
+    say(&format!("SKIPPED: there is no {what} here"));
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a test says aloud what it measured or left out"
+)]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Runs a program; false if there is none of that name.
@@ -339,19 +381,28 @@ async fn every_way_in_which_vim_saves_is_one_save() {
 }
 
 #[tokio::test]
-async fn a_removed_root_is_an_edit_without_bytes_and_its_return_another_edit() {
+async fn a17_a_removed_root_halts_its_routine_and_its_return_is_an_edit() {
     let mut site = Site::new();
     for n in 0..5 {
         fs::remove_dir_all(site.path("root")).unwrap();
-        assert_eq!(site.main().await.0, None);
+        let reason = site.halted().await;
+        assert!(reason.ends_with("root` was deleted"), "{reason}");
         let text = format!("back {n}");
         fs::create_dir(site.path("root")).unwrap();
+        site.nothing().await;
         fs::write(&site.entry, &text).unwrap();
+        site.resumed().await;
         assert_eq!(site.main().await, (of(&text), 1));
         // The new directory is watched like the old one.
         fs::write(&site.entry, "again").unwrap();
         assert_eq!(site.main().await, (of("again"), 1));
     }
+    // The same bytes are an edit, too, as nobody knows what became of the one before.
+    fs::rename(site.path("root"), site.path("away")).unwrap();
+    assert!(site.halted().await.ends_with("root` was renamed"));
+    fs::rename(site.path("away"), site.path("root")).unwrap();
+    site.resumed().await;
+    assert_eq!(site.main().await, (of("again"), 1));
     site.end();
 }
 
@@ -364,8 +415,14 @@ async fn a_root_made_again_at_once_is_not_taken_for_the_old_one() {
         // The file system gives it the inode number that has just become free.
         fs::create_dir(site.path("root")).unwrap();
         fs::write(&site.entry, &text).unwrap();
-        // On a busy machine the gap may be long enough to be an edit of its own.
-        while site.main().await.0 != of(&text) {}
+        // On a busy machine the gap may be long enough to be said.
+        loop {
+            match site.sighting().await {
+                Sighting::Edit(edit) if edit.digest == of(&text) => break,
+                Sighting::Edit(_) | Sighting::Halted { .. } | Sighting::Resumed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
         fs::write(&site.entry, "and again").unwrap();
         assert_eq!(site.main().await, (of("and again"), 1));
     }
@@ -394,13 +451,17 @@ async fn a_root_replaced_by_another_directory_is_followed() {
 #[tokio::test]
 async fn a_file_made_together_with_its_directories_is_seen() {
     let mut site = Site::with("root/a/b/index.js", NO_LOOK, |_| {});
+    let reason = site.halted().await;
+    assert!(reason.ends_with("root/a` does not exist"), "{reason}");
     for n in 0..6 {
         let text = format!("made {n}");
         fs::create_dir_all(site.path("root/a/b")).unwrap();
         fs::write(&site.entry, &text).unwrap();
+        site.resumed().await;
         assert_eq!(site.main().await, (of(&text), 1));
         fs::remove_dir_all(site.path("root/a")).unwrap();
-        assert_eq!(site.main().await.0, None);
+        let reason = site.halted().await;
+        assert!(reason.ends_with("root/a` was deleted"), "{reason}");
     }
     site.end();
 }
@@ -451,6 +512,7 @@ async fn a_touch_is_a_save_and_new_permissions_are_none() {
 #[tokio::test]
 async fn a_removed_entry_is_one_edit_without_bytes() {
     let mut site = Site::new();
+    fs::write(site.path("root/beside"), "").unwrap();
     fs::remove_file(&site.entry).unwrap();
     assert_eq!(site.main().await.0, None);
     site.nothing().await;
@@ -521,14 +583,212 @@ async fn watching_ends_when_nobody_takes_edits_any_more() {
     assert!(site.watching.stop().is_ok());
 }
 
+/// A source of events that has none, and refuses what it is told to.
+#[derive(Clone, Default)]
+struct Stub {
+    /// How many holders were made.
+    made: Arc<AtomicUsize>,
+    /// How many watches are left.
+    left: Arc<AtomicUsize>,
+    /// How many errors have been told of.
+    errors: Arc<AtomicUsize>,
+}
+
+impl Stub {
+    /// notify's own source, with so many watches left.
+    fn with_watches(&self, left: usize) -> Make {
+        self.left.store(left, Ordering::SeqCst);
+        let stub = self.clone();
+        Box::new(move |ear| {
+            stub.made.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Limited(watches::inotify(ear)?, stub.clone())))
+        })
+    }
+
+    /// A source that tells of nothing but errors, without end.
+    fn failing(&self) -> Make {
+        let stub = self.clone();
+        Box::new(move |mut ear| {
+            stub.made.fetch_add(1, Ordering::SeqCst);
+            let errors = Arc::clone(&stub.errors);
+            std::thread::spawn(move || {
+                loop {
+                    errors.fetch_add(1, Ordering::SeqCst);
+                    ear.handle_event(Err(notify::Error::generic("no")));
+                }
+            });
+            Ok(Box::new(notify::NullWatcher))
+        })
+    }
+}
+
+struct Limited(watches::Holder, Stub);
+
+impl notify::Watcher for Limited {
+    fn new<F: EventHandler>(_: F, _: notify::Config) -> notify::Result<Self> {
+        unreachable!("it is made by hand")
+    }
+
+    fn watch(&mut self, path: &Path, mode: notify::RecursiveMode) -> notify::Result<()> {
+        let take = |left: usize| left.checked_sub(1);
+        let left = &self.1.left;
+        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
+            Ok(_) => self.0.watch(path, mode),
+            Err(_) => Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)),
+        }
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        self.1.left.fetch_add(1, Ordering::SeqCst);
+        self.0.unwatch(path)
+    }
+
+    fn kind() -> notify::WatcherKind {
+        notify::WatcherKind::NullWatcher
+    }
+}
+
+fn write_first(root: &Path) {
+    fs::write(root.join("index.js"), "first").unwrap();
+}
+
 #[tokio::test]
-async fn the_end_of_file_events_is_an_error_and_closes_the_channel() {
+async fn a34_what_has_no_watch_is_polled_until_there_are_watches_again_and_both_are_said_once() {
+    let stub = Stub::default();
+    let make = stub.with_watches(2);
+    let mut site = Site::made("root/index.js", |_| {}, write_first, make);
+    let Sighting::Polling { what, .. } = site.sighting().await else {
+        panic!("something else was said")
+    };
+    assert!(what.contains("no inotify watch is left"), "{what}");
+    assert!(what.contains("needs 4"), "{what}");
+    for n in 0..3 {
+        fs::write(&site.entry, format!("polled {n}")).unwrap();
+        assert_eq!(site.main().await, (of(&format!("polled {n}")), 1));
+    }
+    stub.left.store(100, Ordering::SeqCst);
+    assert!(matches!(site.sighting().await, Sighting::Events(_)));
+    for n in 0..3 {
+        fs::write(&site.entry, format!("heard {n}")).unwrap();
+        assert_eq!(site.main().await, (of(&format!("heard {n}")), 1));
+    }
+    site.nothing().await;
+    site.end();
+}
+
+#[tokio::test]
+async fn without_polling_a_limit_at_the_start_is_an_error_and_a_later_one_is_none() {
+    for left in [0, 3] {
+        let dir = directory();
+        let targets = vec![target("main", &dir.path().join("index.js"))];
+        let settings = Settings {
+            debounce: QUIET,
+            max_wait: Duration::from_secs(2),
+            rescan: Duration::from_secs(1),
+            backend: Backend::Native,
+            poll_interval: Duration::from_millis(100),
+            ignore: Vec::new(),
+            private: dir.path().join("gone"),
+        };
+        fs::write(dir.path().join("index.js"), "first").unwrap();
+        let (sender, mut sightings) = mpsc::channel(8);
+        let make = Stub::default().with_watches(left);
+        let started = start_with(targets, &settings, sender, make);
+        let (watching, _) = match (left, started) {
+            (0, Err(error)) => {
+                assert!(matches!(error, WatchError::Watches { .. }), "{error}");
+                continue;
+            }
+            (_, started) => started.unwrap(),
+        };
+        assert_eq!(watching.backend, "inotify");
+        fs::write(dir.path().join("index.js"), "second").unwrap();
+        let edit = sightings.recv().await;
+        assert!(matches!(edit, Some(Sighting::Edit(edit)) if edit.digest == of("second")));
+        watching.stop().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn polling_alone_makes_no_watch_and_takes_no_half_of_a_file_that_is_written_in_its_interval()
+{
+    let poll = |settings: &mut Settings| settings.backend = Backend::Poll;
+    let none: Make = Box::new(|_| panic!("a watch was made"));
+    let mut site = Site::made("root/index.js", poll, write_first, none);
+    assert_eq!(site.watching.backend, "poll");
+    for n in 0..4 {
+        let entry = site.entry.clone();
+        let writer = std::thread::spawn(move || {
+            let mut file = File::create(&entry).unwrap();
+            for _ in 0..3 {
+                file.write_all(format!("{n}").repeat(30_000).as_bytes())
+                    .unwrap();
+                std::thread::sleep(Duration::from_millis(70));
+            }
+        });
+        let whole = format!("{n}").repeat(90_000);
+        assert_eq!(site.main().await, (of(&whole), 1));
+        writer.join().unwrap();
+    }
+    fs::remove_dir_all(site.path("root")).unwrap();
+    let reason = site.halted().await;
+    assert!(reason.ends_with("root` is gone"), "{reason}");
+    fs::create_dir(site.path("root")).unwrap();
+    fs::write(&site.entry, "back").unwrap();
+    site.resumed().await;
+    assert_eq!(site.main().await, (of("back"), 1));
+    let sync = site.watching.sync();
+    fs::write(&site.entry, "synced").unwrap();
+    sync.ask(1);
+    assert_eq!(site.main().await, (of("synced"), 1));
+    assert_eq!(site.sighting().await, Sighting::Synced(1));
+    site.end();
+}
+
+#[tokio::test]
+async fn a38_events_that_fail_without_end_are_made_anew_ever_more_rarely_while_looks_see_the_edits()
+{
+    let stub = Stub::default();
+    let begun = Instant::now();
+    let mut site = Site::made("root/index.js", |_| {}, write_first, stub.failing());
+    assert!(matches!(site.sighting().await, Sighting::Polling { .. }));
+    let mut edits = 0;
+    while begun.elapsed() < Duration::from_secs(8) {
+        edits += 1;
+        fs::write(&site.entry, format!("{edits}")).unwrap();
+        assert_eq!(site.main().await, (of(&format!("{edits}")), 1));
+    }
+    // At 0, 1, 3 and 7 seconds.
+    let made = stub.made.load(Ordering::SeqCst);
+    assert!((2..=5).contains(&made), "{made}");
+    assert_eq!(stub.errors.load(Ordering::SeqCst), 5 * made);
+    site.end();
+}
+
+#[tokio::test]
+async fn the_end_of_file_events_ends_nothing_and_they_are_made_anew() {
     let mut site = Site::new();
     site.watching.shared.inbox().life = super::events::Life::Ended;
     site.watching.shared.wake();
-    let closed = timeout(Duration::from_secs(20), site.sightings.recv()).await;
-    assert_eq!(closed, Ok(None));
-    assert!(matches!(site.watching.stop(), Err(WatchError::Ended)));
+    assert!(matches!(site.sighting().await, Sighting::Polling { .. }));
+    fs::write(&site.entry, "polled").unwrap();
+    // It may be heard of already.
+    let mut edits = Vec::new();
+    while edits.last() != Some(&of("polled")) {
+        match site.sighting().await {
+            Sighting::Edit(edit) => edits.push(edit.digest),
+            other => assert!(matches!(other, Sighting::Events(_)), "{other:?}"),
+        }
+    }
+    assert_eq!(edits.len(), 1);
+    fs::write(&site.entry, "again").unwrap();
+    loop {
+        match site.sighting().await {
+            Sighting::Edit(edit) => break assert_eq!(edit.digest, of("again")),
+            other => assert!(matches!(other, Sighting::Events(_)), "{other:?}"),
+        }
+    }
+    site.end();
 }
 
 #[tokio::test]
@@ -549,6 +809,71 @@ async fn an_edit_follows_the_quiet_time_within_milliseconds() {
     // The median, as other tests share the machine.
     assert!(late[7] < Duration::from_millis(20), "{late:?}");
     site.end();
+}
+
+#[tokio::test]
+async fn a_save_during_looks_at_a_thousand_routines_is_taken_on_time() {
+    let dir = directory();
+    fs::create_dir(dir.path().join("private")).unwrap();
+    let entries: Vec<_> = (0..1_000)
+        .map(|n| dir.path().join(format!("{n}/index.js")))
+        .collect();
+    for entry in &entries {
+        fs::create_dir(entry.parent().unwrap()).unwrap();
+        fs::write(entry, "first").unwrap();
+    }
+    let named = entries.iter().enumerate();
+    let targets = named.map(|(n, entry)| target(&format!("r{n}"), entry));
+    let settings = Settings {
+        debounce: QUIET,
+        max_wait: Duration::from_secs(2),
+        rescan: NO_LOOK,
+        backend: Backend::Auto,
+        poll_interval: Duration::from_millis(100),
+        ignore: Vec::new(),
+        private: dir.path().join("private"),
+    };
+    let (sender, mut sightings) = mpsc::channel(8);
+    let make: Make = Box::new(watches::inotify);
+    let (watching, first) = start_with(targets.collect(), &settings, sender, make).unwrap();
+    assert_eq!(first.len(), 1_000);
+    let mut late = [Vec::new(), Vec::new()];
+    let sync = watching.sync();
+    for n in 0..40_u64 {
+        let looking = n % 2 == 1;
+        fs::write(&entries[500], format!("{n}")).unwrap();
+        let closed = Instant::now();
+        if looking {
+            // A sync is a full look, and one begins just before this save is due.
+            std::thread::sleep(QUIET - Duration::from_millis(1));
+            sync.ask(n);
+        }
+        loop {
+            match sightings.recv().await {
+                Some(Sighting::Edit(edit)) => break assert_eq!(edit.digest, of(&format!("{n}"))),
+                Some(Sighting::Synced(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        late[usize::from(looking)].push(closed.elapsed().saturating_sub(QUIET));
+    }
+    let asked = Instant::now();
+    sync.ask(100);
+    while sightings.recv().await != Some(Sighting::Synced(100)) {}
+    let took = asked.elapsed();
+    let [quiet, looking] = late.map(|mut late| {
+        late.sort();
+        late[late.len() / 2]
+    });
+    say(&format!(
+        "{looking:?} late during looks at 1,000 routines, which take {took:?}, and {quiet:?} otherwise"
+    ));
+    let allowed = quiet + Duration::from_millis(15);
+    assert!(
+        looking < allowed,
+        "{looking:?}, and {quiet:?} without looks"
+    );
+    watching.stop().unwrap();
 }
 
 #[tokio::test]

@@ -9,92 +9,61 @@
 //! after it has been made, and emptying a file takes it long enough to be met: so the stat key of what was read also
 //! has to be the one that the file had a while before, when the quiet time began.
 
+mod look;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
+use self::look::Racy;
+use super::backend::{Means, Polling};
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
-use super::events::{Life, Shared, Watches};
-use super::snapshot::{self, Plan, Seen, StatKey};
+use super::events::{Life, Shared};
+use super::known::Known;
+use super::looks::{Look, Looks};
+use super::marker::Marker;
+use super::outbox::Outbox;
+use super::roots::{Roots, Turn};
+use super::snapshot::{self, Seen};
+use super::watches::{Make, Watches};
+use super::{Settings, Target, WatchError};
+use crate::config::Backend;
 use crate::routine::{Edit, Sighting};
-
-use super::{Settings, Target, WatchError, source};
-
-/// The longest wait for the event of a marker. Without it reading goes on, with the quiet time as the only guard.
-const MARKER_WAIT: Duration = Duration::from_millis(250);
 
 /// The shortest pause between two complete looks that lost events ask for. It bounds what a storm of events costs.
 const MISSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The shortest pause between two looks at entries, whatever `rescan` says.
-const MIN_LOOK: Duration = Duration::from_millis(10);
-
-/// The longest pause between two looks at entries.
-const MAX_LOOK: Duration = Duration::from_secs(60 * 60);
-
-/// How long a file has to have been empty before that is believed. A busy file system may take more than half a second to
-/// empty a file for its writer, and tells of it only afterwards; and nothing is lost by waiting, for no empty file goes up.
-const EMPTY_QUIET: Duration = Duration::from_secs(2);
-
-/// How often the receiver of edits is tried again while its channel is full. Hints gather meanwhile.
-const FULL_PAUSE: Duration = Duration::from_millis(5);
-
-/// How many plans one look makes at most: each one may uncover a level of directories that was made meanwhile. What
-/// is deeper is found by the next look.
-const MAX_PLANS: usize = 16;
+/// How long a look goes on before it lets what is due go first.
+const GIVE_WAY: Duration = Duration::from_millis(1);
 
 /// Everything the watching thread owns.
-#[derive(Debug)]
 pub(super) struct Lookout {
     targets: Vec<Target>,
     routines: Vec<Known>,
+    roots: Roots,
     shared: Arc<Shared>,
     watches: Watches,
-    sightings: mpsc::Sender<Sighting>,
+    polling: Polling,
+    looks: Looks,
+    marker: Marker,
+    outbox: Outbox,
     /// Syncs that were begun, each with the routines whose changes have not settled since.
     syncs: Vec<(u64, HashSet<usize>)>,
     /// What a noted stat key has to have behind it before it proves anything.
     brief: Duration,
     private: PathBuf,
-    /// Where `private` really is, while it is there.
-    marker_directory: Option<PathBuf>,
-    markers: u64,
     homes: usize,
-    rescan: Duration,
-    next_look: Instant,
-    next_rescan: Instant,
     missed_not_before: Instant,
-    /// Whether running out of watches has been warned about.
-    out_of_watches: bool,
-}
-
-/// What is known of one routine's entry.
-#[derive(Debug)]
-struct Known {
-    /// How it was when the last edit was sent, or when nothing was found to send.
-    seen: Seen,
-    /// How it was after the last hint, or when that no longer was so.
-    noted: Option<StatKey>,
-    /// When that was.
-    noted_at: Instant,
-    /// How it was when its writer had left it open and its bytes were no code.
-    refused: Option<StatKey>,
-}
-
-impl Known {
-    fn note(&mut self, key: Option<StatKey>) {
-        self.noted = key;
-        self.noted_at = Instant::now();
-    }
+    gave_way: Instant,
 }
 
 /// What there is to do.
 enum Work {
     Stop,
+    /// notify's thread is gone.
     Ended,
     /// These routines had hints.
     Note(HashSet<usize>),
@@ -102,10 +71,8 @@ enum Work {
     Moved,
     /// Events were lost.
     Missed,
-    /// Entries are to be looked at.
-    Look,
-    /// Everything is to be looked at.
-    Rescan,
+    /// Nothing has asked for a look, but its time has come.
+    Look(Look),
     /// These syncs were asked for.
     Sync(Vec<u64>),
     /// Changes are due.
@@ -117,57 +84,51 @@ impl Lookout {
         targets: Vec<Target>,
         settings: &Settings,
         sightings: mpsc::Sender<Sighting>,
-    ) -> Result<(Self, Arc<Shared>), WatchError> {
+        make: Make,
+    ) -> (Self, Arc<Shared>) {
         let debounce = Debounce::new(targets.len(), settings.debounce, settings.max_wait);
         let shared = Shared::new(debounce);
         let now = Instant::now();
+        let make = (settings.backend != Backend::Poll).then_some(make);
         let lookout = Self {
-            targets,
             routines: Vec::new(),
-            watches: Watches::new(&shared)?,
+            roots: Roots::new(&targets),
+            targets,
+            watches: Watches::new(&shared, make),
+            polling: Polling::new(settings.backend, settings.poll_interval),
+            looks: Looks::new(settings.rescan, now),
+            marker: Marker::new(&shared),
             shared: Arc::clone(&shared),
-            sightings,
+            outbox: Outbox::new(&shared, sightings),
             syncs: Vec::new(),
             // Half of it, as the note is made a little after the hint.
             brief: BRIEF.min(settings.debounce) / 2,
             private: settings.private.clone(),
-            marker_directory: None,
-            markers: 0,
             homes: 0,
-            rescan: settings.rescan,
-            next_look: now,
-            next_rescan: now,
             missed_not_before: now,
-            out_of_watches: false,
+            gave_way: now,
         };
-        Ok((lookout, shared))
+        (lookout, shared)
     }
 
-    /// Arms the watches and reads every entry once.
+    /// Arms the watches and reads every entry once. Of a root that is away there is no edit: that it is will be the
+    /// first thing said.
     pub(super) fn first_scan(&mut self) -> Result<Vec<Edit>, WatchError> {
-        self.arm()?;
+        let armed = self.arm();
+        if let (Backend::Native, Some(lack)) = (self.polling.setting, armed.lack) {
+            return Err(lack.into());
+        }
+        self.routines = self.targets.iter().map(Known::first).collect();
+        self.turn(0..self.targets.len());
         let mut edits = Vec::new();
-        for target in &self.targets {
-            // An entry that changes all the time is left to the first look after this one.
-            let seen = snapshot::read(target).unwrap_or(Seen {
-                key: None,
-                digest: None,
-                racy: false,
-            });
-            self.routines.push(Known {
-                seen,
-                noted: seen.key,
-                noted_at: Instant::now(),
-                refused: None,
-            });
-            edits.push(Edit {
+        for (target, known) in self.targets.iter().zip(&self.routines) {
+            edits.extend(known.seen.map(|seen| Edit {
                 routine: target.routine.clone(),
                 saves: 0,
                 digest: seen.digest,
                 settled: Instant::now(),
-            });
+            }));
         }
-        self.plan_looks(true);
         Ok(edits)
     }
 
@@ -175,52 +136,40 @@ impl Lookout {
         &self.targets
     }
 
-    /// How many directories are watched for entries in them.
+    /// How many directories are watched or polled for entries in them.
     pub(super) fn directories(&self) -> usize {
         self.homes
     }
 
-    /// Works until it is told to stop, or nobody takes edits any more.
-    pub(super) fn run(mut self) -> Result<(), WatchError> {
+    /// How changes are noticed.
+    pub(super) fn means(&self) -> Means {
+        self.polling.means(self.watches.any())
+    }
+
+    /// Works until it is told to stop, or nobody takes sightings any more.
+    pub(super) fn run(mut self) {
+        self.outbox.flush();
         loop {
             match self.next() {
-                Work::Stop => return Ok(()),
+                Work::Stop => return,
                 Work::Ended => {
-                    // notify panics when a watcher without its thread is dropped.
-                    std::mem::forget(self.watches);
-                    return Err(WatchError::Ended);
+                    self.watches.ended();
+                    self.look_in_full(Racy::Trusted);
                 }
                 Work::Note(heard) => self.note(&heard),
-                Work::Moved => self.look(false),
+                Work::Moved => self.look_in_full(Racy::Trusted),
                 Work::Missed => {
                     tracing::debug!("file events were lost; every entry is read again");
                     self.missed_not_before = Instant::now() + MISSED_PAUSE;
                     self.watches.forget();
-                    self.look(false);
+                    self.look_in_full(Racy::Trusted);
                 }
-                Work::Look => {
-                    self.plan_looks(false);
-                    let changed = |(target, known): (&Target, &Known)| {
-                        snapshot::look(target) != known.seen.key
-                    };
-                    if self.targets.iter().zip(&self.routines).any(changed) {
-                        self.look(false);
-                    }
-                }
-                Work::Rescan => {
-                    self.plan_looks(true);
-                    self.look(true);
-                }
+                Work::Look(look) => self.look(look),
                 Work::Sync(numbers) => self.begin_syncs(&numbers),
-                Work::Settle(due, settled) => {
-                    if !self.settle(&due, settled) {
-                        return Ok(());
-                    }
-                }
+                Work::Settle(due, settled) => self.settle(&due, settled),
             }
-            if !self.end_syncs() {
-                return Ok(());
-            }
+            self.end_syncs();
+            self.outbox.flush();
         }
     }
 
@@ -251,13 +200,10 @@ impl Lookout {
             if !due.is_empty() {
                 return Work::Settle(due, now);
             }
-            if self.next_rescan <= now {
-                return Work::Rescan;
+            if let Some(look) = self.looks.due(now) {
+                return Work::Look(look);
             }
-            if self.next_look <= now {
-                return Work::Look;
-            }
-            let mut until = self.next_rescan.min(self.next_look);
+            let mut until = self.looks.next_deadline();
             if inbox.missed {
                 until = until.min(self.missed_not_before);
             }
@@ -268,13 +214,23 @@ impl Lookout {
         }
     }
 
-    fn plan_looks(&mut self, rescan: bool) {
-        let now = Instant::now();
-        let look = (self.rescan / 10).clamp(MIN_LOOK, MAX_LOOK);
-        self.next_look = now + look;
-        if rescan {
-            self.next_rescan = now + look * 10;
+    /// In the middle of a look: hears hints and takes what is due, so that no save waits for the end of the look.
+    fn give_way(&mut self) {
+        if self.gave_way.elapsed() < GIVE_WAY {
+            return;
         }
+        let mut inbox = self.shared.inbox();
+        let heard = std::mem::take(&mut inbox.heard);
+        let now = Instant::now();
+        let due = inbox.debounce.due(now);
+        drop(inbox);
+        self.note(&heard);
+        // At the start nothing has been said yet that a change could be one of.
+        if !due.is_empty() && !self.routines.is_empty() {
+            self.settle(&due, now);
+            self.outbox.flush();
+        }
+        self.gave_way = Instant::now();
     }
 
     /// Remembers how entries are while their quiet time begins.
@@ -287,68 +243,8 @@ impl Lookout {
         }
     }
 
-    /// Watches what has to be watched now, and hints at every entry that differs from what is known of it.
-    fn look(&mut self, racy_too: bool) {
-        let fresh = match self.arm() {
-            Ok(fresh) => {
-                self.out_of_watches = false;
-                fresh
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.out_of_watches, true) {
-                    tracing::warn!("{error}; until then changes are only seen by looking");
-                }
-                HashSet::new()
-            }
-        };
-        let now = Instant::now();
-        for (routine, known) in self.routines.iter_mut().enumerate() {
-            let key = self.targets.get(routine).and_then(snapshot::look);
-            let hint = if key.is_none() && (known.seen.key.is_some() || fresh.contains(&routine)) {
-                Hint::Removed
-            } else if fresh.contains(&routine) {
-                Hint::Missed
-            } else if key != known.seen.key || (racy_too && known.seen.racy) {
-                Hint::Found
-            } else {
-                continue;
-            };
-            let mut inbox = self.shared.inbox();
-            // It rests since it was noted, whatever else may have been missed.
-            let rests = key == known.noted && inbox.debounce.is_unseen(routine);
-            if !rests && inbox.debounce.hint(routine, hint, now) {
-                known.note(key);
-            }
-        }
-    }
-
-    /// Makes plans and arms them until one brings nothing new; the routines whose directories were not watched without
-    /// a gap.
-    fn arm(&mut self) -> Result<HashSet<usize>, WatchError> {
-        let mut fresh = HashSet::new();
-        for _ in 0..MAX_PLANS {
-            // What moves from here on is either in the plan or makes another one necessary.
-            let moved = std::mem::take(&mut self.shared.inbox().moved);
-            let plan = Plan::new(&self.targets, &self.private);
-            {
-                // Before the watches, so that no event of theirs finds nobody who knows its path.
-                let mut inbox = self.shared.inbox();
-                inbox.entries.clone_from(&plan.entries);
-                inbox.ways.clone_from(&plan.ways);
-            }
-            self.homes = plan.homes.len();
-            self.marker_directory.clone_from(&plan.private);
-            let armed = self.watches.arm(&plan, &moved)?;
-            if armed.is_empty() {
-                break;
-            }
-            fresh.extend(plan.routines_in(&armed));
-        }
-        Ok(fresh)
-    }
-
-    /// Reads what is due and sends an edit for what changed; false if nobody takes it.
-    fn settle(&mut self, due: &[Due], settled: Instant) -> bool {
+    /// Reads what is due and sends an edit for what changed.
+    fn settle(&mut self, due: &[Due], settled: Instant) {
         let mut read = Vec::new();
         for due in due {
             if let Some(seen) = self.read(due) {
@@ -365,102 +261,71 @@ impl Lookout {
             }
         }
         if read.is_empty() {
-            return true;
+            return;
         }
-        self.await_marker();
+        self.marker.wait();
+        // After the reading: whatever became of a root later, this was read while it stood.
+        self.turn(read.iter().map(|(due, _)| due.routine));
         for (due, seen) in read {
-            if let Some(edit) = self.edit(due, seen, settled)
-                && !self.send(Sighting::Edit(edit))
-            {
-                return false;
-            }
+            let edit = self.edit(due, seen, settled);
+            self.outbox.extend(edit.map(Sighting::Edit));
         }
-        true
-    }
-
-    /// Makes sure that every change up to now is known, and remembers which ones have to settle.
-    fn begin_syncs(&mut self, numbers: &[u64]) {
-        self.await_marker();
-        self.look(true);
-        let inbox = self.shared.inbox();
-        let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
-        let begun = numbers.iter().map(|&number| (number, unsettled.clone()));
-        self.syncs.extend(begun);
-    }
-
-    /// Tells of the syncs whose changes have all settled; false if nobody takes it.
-    fn end_syncs(&mut self) -> bool {
-        if self.syncs.is_empty() {
-            return true;
-        }
-        let unsettled: HashSet<usize> = self.shared.inbox().debounce.unsettled().collect();
-        let mut ended = Vec::new();
-        self.syncs.retain_mut(|(number, waited_for)| {
-            waited_for.retain(|routine| unsettled.contains(routine));
-            if waited_for.is_empty() {
-                ended.push(*number);
-            }
-            !waited_for.is_empty()
-        });
-        ended
-            .into_iter()
-            .all(|number| self.send(Sighting::Synced(number)))
     }
 
     /// The entry of a change that is due; `None` if it turns out not to be at rest.
     fn read(&mut self, due: &Due) -> Option<Seen> {
         let target = self.targets.get(due.routine)?;
         let known = self.routines.get_mut(due.routine)?;
-        let writing = due.gate == Gate::Writing;
-        if writing && known.refused.is_some() && known.refused == snapshot::look(target) {
-            return None;
-        }
-        let seen = snapshot::read(target);
-        let key = seen.map_or_else(|| snapshot::look(target), |seen| seen.key);
-        let needed = match key {
-            Some(key) if key.is_empty() => EMPTY_QUIET,
+        let polled = self.polling.routines.contains(&due.routine);
+        let rest = match due.gate {
+            // Nothing but another look can tell that it rests.
+            Gate::Unseen if polled => self.polling.interval,
             _ => self.brief,
         };
-        if key != known.noted {
-            known.note(key);
-            return None;
-        }
-        if known.noted_at.elapsed() < needed {
-            return None;
-        }
-        if writing && source::read(target).is_err() {
-            known.refused = key;
-            return None;
-        }
-        seen
+        known.read(target, due, rest)
     }
 
-    /// Waits until every event of what happened before now has been heard.
-    fn await_marker(&mut self) {
-        let Some(directory) = &self.marker_directory else {
-            return;
-        };
-        self.markers += 1;
-        let marker = directory.join(format!("seen-{}-{}", std::process::id(), self.markers));
-        self.shared.inbox().awaited = Some(marker.clone());
-        // A link is the cheapest thing to make: it holds no data and nobody opens it.
-        let made = std::os::unix::fs::symlink("seen", &marker);
-        // If one is left over from a process that was killed, its removal is an event as well.
-        if let Err(error) = std::fs::remove_file(&marker) {
-            let error = made.err().unwrap_or(error);
-            tracing::debug!("no marker in `{}`: {error}", directory.display());
-            self.shared.inbox().awaited = None;
-            return;
-        }
-        let until = Instant::now() + MARKER_WAIT;
-        let mut inbox = self.shared.inbox();
-        while inbox.awaited.is_some() && inbox.life == Life::Running {
-            if until <= Instant::now() {
-                tracing::debug!("the event of `{}` did not come", marker.display());
-                inbox.awaited = None;
-            } else {
-                inbox = self.shared.wait(inbox, until);
+    /// Takes over what became of the roots of these routines, and says it.
+    fn turn(&mut self, routines: impl IntoIterator<Item = usize>) {
+        let gone = self.shared.inbox().gone.clone();
+        let turns = self.roots.turn(routines, &gone);
+        let name = |routine: usize| self.targets.get(routine).map(|it| it.routine.clone());
+        for turn in &turns {
+            match turn {
+                Turn::Away(routines, reason) => {
+                    for &routine in routines {
+                        if let Some(known) = self.routines.get_mut(routine) {
+                            known.seen = None;
+                        }
+                        self.outbox
+                            .extend(name(routine).map(|routine| Sighting::Halted {
+                                routine,
+                                reason: reason.clone(),
+                            }));
+                    }
+                }
+                Turn::Back(routines) => {
+                    for &routine in routines {
+                        self.outbox.extend(name(routine).map(Sighting::Resumed));
+                        let known = self
+                            .routines
+                            .get_mut(routine)
+                            .zip(self.targets.get(routine));
+                        if let Some((known, target)) = known
+                            && self.shared.inbox().debounce.hint(
+                                routine,
+                                Hint::Found,
+                                Instant::now(),
+                            )
+                        {
+                            known.note(snapshot::look(target));
+                        }
+                    }
+                }
             }
+        }
+        if !turns.is_empty() {
+            self.plan_looks();
         }
     }
 
@@ -471,11 +336,16 @@ impl Lookout {
             .inbox()
             .debounce
             .settle(due.routine, due.ticket)?;
+        if self.roots.is_away(due.routine) {
+            return None;
+        }
         let target = self.targets.get(due.routine)?;
         let known = self.routines.get_mut(due.routine)?;
-        let before = std::mem::replace(&mut known.seen, seen);
-        known.refused = None;
-        if told == 0 && before.digest == seen.digest {
+        if known.is_led_elsewhere(target) {
+            self.shared.inbox().moved.insert(target.entry.clone());
+        }
+        let before = known.take(target, seen);
+        if told == 0 && before.is_some_and(|before| before.digest == seen.digest) {
             return None;
         }
         if due.gate == Gate::Writing {
@@ -493,22 +363,29 @@ impl Lookout {
         })
     }
 
-    /// Hands a sighting over; false if nobody takes it any more.
-    fn send(&self, mut sighting: Sighting) -> bool {
-        loop {
-            match self.sightings.try_send(sighting) {
-                Ok(()) => return true,
-                Err(TrySendError::Closed(_)) => return false,
-                Err(TrySendError::Full(back)) => sighting = back,
-            }
-            let until = Instant::now() + FULL_PAUSE;
-            let mut inbox = self.shared.inbox();
-            while Instant::now() < until {
-                if inbox.life != Life::Running {
-                    return false;
-                }
-                inbox = self.shared.wait(inbox, until);
-            }
+    /// Makes sure that every change up to now is known, and remembers which ones have to settle.
+    fn begin_syncs(&mut self, numbers: &[u64]) {
+        self.marker.wait();
+        self.look_in_full(Racy::Read);
+        let inbox = self.shared.inbox();
+        let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
+        let begun = numbers.iter().map(|&number| (number, unsettled.clone()));
+        self.syncs.extend(begun);
+    }
+
+    /// Tells of the syncs whose changes have all settled.
+    fn end_syncs(&mut self) {
+        if self.syncs.is_empty() {
+            return;
         }
+        let unsettled: HashSet<usize> = self.shared.inbox().debounce.unsettled().collect();
+        let outbox = &mut self.outbox;
+        self.syncs.retain_mut(|(number, waited_for)| {
+            waited_for.retain(|routine| unsettled.contains(routine));
+            if waited_for.is_empty() {
+                outbox.extend([Sighting::Synced(*number)]);
+            }
+            !waited_for.is_empty()
+        });
     }
 }

@@ -1,0 +1,313 @@
+//! How changes of a place are noticed: by events, by looking, or in both ways; and what is said where events run out.
+//!
+//! [`choose`] decides and touches nothing; the rest asks the system what lies where, and what its limits are.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Target, WatchError};
+use crate::config::Backend;
+use crate::routine::Sighting;
+
+/// File systems on which somebody else can change a file without an event here, by the numbers that the kernel gives
+/// them. Of an overlay that is what changes beneath it.
+const SILENT: [u32; 9] = [
+    0x6969,      // NFS
+    0x517B,      // SMB
+    0xFF53_4D42, // CIFS
+    0xFE53_4D42, // SMB 2 and later
+    0x0102_1997, // 9p
+    0x6573_5546, // FUSE
+    0x794C_7630, // overlay
+    0x00C3_6400, // Ceph
+    0x786F_4256, // shared folders of VirtualBox
+];
+
+/// The settings of the system that bound watches. The second one is that of a user namespace and can be the lower one.
+const WATCHES: [&str; 2] = ["fs.inotify.max_user_watches", "user.max_inotify_watches"];
+
+/// Those that bound instances.
+const INSTANCES: [&str; 2] = [
+    "fs.inotify.max_user_instances",
+    "user.max_inotify_instances",
+];
+
+/// What the changes of a place are noticed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    /// Events, and the rare looks that back them up.
+    Events,
+    /// Frequent looks.
+    Looks,
+    /// Both.
+    Both,
+}
+
+impl Means {
+    /// As people read it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Events => "inotify",
+            Self::Looks => "poll",
+            Self::Both => "inotify and poll",
+        }
+    }
+}
+
+/// Why some directory has no watch.
+#[derive(Debug)]
+pub(super) enum Lack {
+    /// The user's watches are used up; the first directory without one.
+    Watches(PathBuf),
+    /// The user's instances, or this process's files, are used up.
+    Instances,
+    /// Watching failed again and again, and is tried again later.
+    Failing,
+    /// The system refuses to let this process watch at all.
+    Refused(notify::Error),
+}
+
+impl From<Lack> for WatchError {
+    fn from(lack: Lack) -> Self {
+        match lack {
+            Lack::Watches(path) => Self::Watches { path },
+            Lack::Instances => Self::Instances,
+            Lack::Failing => Self::Ended,
+            Lack::Refused(error) => Self::Notify(error),
+        }
+    }
+}
+
+/// What is right for a place on a file system of this number.
+pub(super) fn choose(setting: Backend, file_system: Option<u32>) -> Means {
+    match setting {
+        Backend::Poll => Means::Looks,
+        Backend::Native => Means::Events,
+        Backend::Auto if file_system.is_some_and(|number| SILENT.contains(&number)) => Means::Both,
+        Backend::Auto => Means::Events,
+    }
+}
+
+/// What is right for a path, which may still have to be made.
+pub(super) fn of(path: &Path, setting: Backend) -> Means {
+    choose(setting, path.ancestors().find_map(file_system))
+}
+
+/// The routines that are polled, and whether somebody has been told why.
+#[derive(Debug)]
+pub(super) struct Polling {
+    pub(super) setting: Backend,
+    pub(super) interval: Duration,
+    pub(super) routines: HashSet<usize>,
+    lacking: bool,
+}
+
+impl Polling {
+    pub(super) fn new(setting: Backend, interval: Duration) -> Self {
+        Self {
+            setting,
+            interval,
+            routines: HashSet::new(),
+            lacking: false,
+        }
+    }
+
+    /// Takes over that the watches of these routines are incomplete and that these others are on a silent file system,
+    /// and says it where that is news: once when watches begin to lack, and once when they do no longer.
+    pub(super) fn update(
+        &mut self,
+        unwatched: HashSet<usize>,
+        silent: HashSet<usize>,
+        lack: Option<(&Lack, usize)>,
+        targets: &[Target],
+    ) -> Option<Sighting> {
+        let before = std::mem::replace(&mut self.lacking, lack.is_some());
+        let told = match lack {
+            Some((lack, needed)) if !before => {
+                let (what, help) = told(lack, needed);
+                let polled = names(&unwatched, targets);
+                let interval = humantime::format_duration(self.interval);
+                match self.setting {
+                    Backend::Native => {
+                        tracing::warn!(
+                            "{what}; until then changes of {polled} are only seen by rare looks"
+                        );
+                        None
+                    }
+                    _ => Some(Sighting::Polling {
+                        what: format!("{what}; {polled} looked at every {interval} instead"),
+                        help,
+                    }),
+                }
+            }
+            None if before && self.setting != Backend::Native => Some(Sighting::Events(
+                "file events tell of all changes again".into(),
+            )),
+            _ => None,
+        };
+        self.routines = match self.setting {
+            Backend::Poll => (0..targets.len()).collect(),
+            Backend::Native => HashSet::new(),
+            Backend::Auto => &unwatched | &silent,
+        };
+        told
+    }
+
+    /// What all changes together are noticed by.
+    pub(super) fn means(&self, any_watch: bool) -> Means {
+        match (any_watch, self.routines.is_empty()) {
+            (_, true) => Means::Events,
+            (true, false) => Means::Both,
+            (false, false) => Means::Looks,
+        }
+    }
+}
+
+/// What is wrong, and what helps.
+fn told(lack: &Lack, needed: usize) -> (String, String) {
+    match lack {
+        Lack::Watches(_) => {
+            let (key, most) = limit(WATCHES);
+            let raised = needed.saturating_mul(2).max(524_288);
+            (
+                format!(
+                    "no inotify watch is left: er-dev needs {needed}, and {key} is {most} for all programs of this user"
+                ),
+                format!("raise the limit with `sudo sysctl {key}={raised}`"),
+            )
+        }
+        Lack::Instances => {
+            let (key, most) = limit(INSTANCES);
+            (
+                format!(
+                    "no inotify instance is left, or no file descriptor: er-dev needs 1, and {key} is {most} for all programs of this user"
+                ),
+                format!("raise the limits with `sudo sysctl {key}=1024` and `ulimit -n 1024`"),
+            )
+        }
+        Lack::Failing => (
+            "file events fail again and again".into(),
+            "nothing has to be done: er-dev goes on trying".into(),
+        ),
+        Lack::Refused(error) => (
+            format!("there are no file events: {error}"),
+            "set `backend = \"poll\"` if that is meant to be so".into(),
+        ),
+    }
+}
+
+fn names(routines: &HashSet<usize>, targets: &[Target]) -> String {
+    let first = routines.iter().min().and_then(|&first| targets.get(first));
+    let name = first.map_or("nothing", |target| target.routine.as_str());
+    match routines.len() {
+        0 | 1 => format!("`{name}` is"),
+        more => format!("`{name}` and {} more are", more - 1),
+    }
+}
+
+/// The lower one of two settings of the system, with its name.
+fn limit(keys: [&'static str; 2]) -> (&'static str, String) {
+    let read = |key: &'static str| {
+        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+        let text = std::fs::read_to_string(path).ok()?;
+        Some((key, text.trim().parse::<u64>().ok()?))
+    };
+    let lowest = keys.into_iter().filter_map(read).min_by_key(|&(_, n)| n);
+    match lowest {
+        Some((key, most)) => (key, most.to_string()),
+        None => (keys[0], "unknown".into()),
+    }
+}
+
+/// The number of the file system that a path is on.
+#[cfg(target_os = "linux")]
+fn file_system(path: &Path) -> Option<u32> {
+    let number = i128::from(rustix::fs::statfs(path).ok()?.f_type);
+    u32::try_from(number & 0xFFFF_FFFF).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_system(_: &Path) -> Option<u32> {
+    None
+}
+
+/// Whether another file system, or another part of one, is mounted at a path.
+#[cfg(target_os = "linux")]
+pub(super) fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_mount(_: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_auto_asks_which_file_system_it_is() {
+        let (ext4, overlay) = (Some(0xEF53), Some(0x794C_7630));
+        let cases = [
+            (Backend::Auto, ext4, Means::Events),
+            (Backend::Auto, overlay, Means::Both),
+            (Backend::Auto, Some(0xFF53_4D42), Means::Both),
+            (Backend::Auto, None, Means::Events),
+            (Backend::Native, overlay, Means::Events),
+            (Backend::Poll, ext4, Means::Looks),
+        ];
+        for (setting, file_system, means) in cases {
+            assert_eq!(
+                choose(setting, file_system),
+                means,
+                "{setting:?} {file_system:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_still_to_be_made_is_judged_by_what_it_will_be_in() {
+        assert_eq!(
+            of(Path::new("/proc/no/such/thing"), Backend::Auto),
+            Means::Events
+        );
+        assert!(is_mount(Path::new("/proc")));
+        assert!(!is_mount(Path::new("/proc/self")));
+    }
+
+    #[test]
+    fn running_out_is_told_once_with_the_numbers_and_so_is_its_end() {
+        let mut polling = Polling::new(Backend::Auto, Duration::from_millis(500));
+        let target = |name: &str| Target {
+            routine: crate::routine::RoutineName::new(name).unwrap(),
+            entry: "/p/a.js".into(),
+            root: "/p".into(),
+            check: false,
+            follow: false,
+        };
+        let targets = ["a", "b", "c"].map(target);
+        let lack = Lack::Watches("/p".into());
+        let some = || HashSet::from([1, 2]);
+        let told = polling.update(some(), HashSet::new(), Some((&lack, 77)), &targets);
+        let Some(Sighting::Polling { what, help }) = told else {
+            panic!("{told:?}")
+        };
+        assert!(what.contains("needs 77"), "{what}");
+        assert!(
+            what.contains("`b` and 1 more are looked at every 500ms"),
+            "{what}"
+        );
+        assert!(help.contains("sudo sysctl "), "{help}");
+        let again = polling.update(some(), HashSet::new(), Some((&lack, 78)), &targets);
+        assert_eq!(again, None);
+        assert_eq!(polling.routines, some());
+        assert_eq!(polling.means(true).name(), "inotify and poll");
+        let over = polling.update(HashSet::new(), HashSet::new(), None, &targets);
+        assert!(matches!(over, Some(Sighting::Events(_))));
+        assert_eq!(polling.means(true), Means::Events);
+    }
+}

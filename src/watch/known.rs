@@ -1,0 +1,115 @@
+//! What is known of one routine's entry, and whether it can be taken as it is.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::debounce::{Due, Gate};
+use super::snapshot::{self, Seen, StatKey};
+use super::{Target, source};
+
+/// How long a file has to have been empty before that is believed. A busy file system may take more than half a second to
+/// empty a file for its writer, and tells of it only afterwards; and nothing is lost by waiting, for no empty file goes up.
+const EMPTY_QUIET: Duration = Duration::from_secs(2);
+
+/// What is known of one routine's entry.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// How it was when the last edit was sent, or when nothing was found to send; `None` if its root went away since.
+    pub(super) seen: Option<Seen>,
+    /// Where it led then, if it was a symbolic link.
+    leads: Option<PathBuf>,
+    /// How it was after the last hint, or when that no longer was so.
+    noted: Option<StatKey>,
+    /// When that was.
+    noted_at: Instant,
+    /// How it was when its writer had left it open and its bytes were no code.
+    refused: Option<StatKey>,
+    /// It has been said that the file has other names.
+    warned: bool,
+}
+
+impl Known {
+    /// Looks at an entry for the first time.
+    pub(super) fn first(target: &Target) -> Self {
+        // An entry that changes all the time is left to the first look after this one.
+        let seen = snapshot::read(target).unwrap_or(Seen {
+            key: None,
+            digest: None,
+            racy: false,
+        });
+        let mut known = Self {
+            seen: None,
+            leads: std::fs::read_link(&target.entry).ok(),
+            noted: seen.key,
+            noted_at: Instant::now(),
+            refused: None,
+            warned: false,
+        };
+        known.take(target, seen);
+        known
+    }
+
+    /// How the entry was last, as far as that has been told of.
+    pub(super) fn key(&self) -> Option<StatKey> {
+        self.seen.and_then(|seen| seen.key)
+    }
+
+    /// Whether it is as it was when it was noted.
+    pub(super) fn is_noted(&self, key: Option<StatKey>) -> bool {
+        self.noted == key
+    }
+
+    /// Remembers how an entry is while its quiet time begins.
+    pub(super) fn note(&mut self, key: Option<StatKey>) {
+        self.noted = key;
+        self.noted_at = Instant::now();
+    }
+
+    /// What there is at a change that is due; `None` if it turns out not to be at rest, for which it has to have been as
+    /// it is for some time.
+    pub(super) fn read(&mut self, target: &Target, due: &Due, rest: Duration) -> Option<Seen> {
+        let writing = due.gate == Gate::Writing;
+        if writing && self.refused.is_some() && self.refused == snapshot::look(target) {
+            return None;
+        }
+        let seen = snapshot::read(target);
+        let key = seen.map_or_else(|| snapshot::look(target), |seen| seen.key);
+        let needed = match key {
+            Some(key) if key.is_empty() => EMPTY_QUIET.max(rest),
+            _ => rest,
+        };
+        if key != self.noted {
+            self.note(key);
+            return None;
+        }
+        if self.noted_at.elapsed() < needed {
+            return None;
+        }
+        if writing && source::read(target).is_err() {
+            self.refused = key;
+            return None;
+        }
+        seen
+    }
+
+    /// Takes over what was read; how it was before.
+    pub(super) fn take(&mut self, target: &Target, seen: Seen) -> Option<Seen> {
+        self.refused = None;
+        let file = seen.key.filter(|_| seen.digest.is_some());
+        if file.is_some_and(|key| key.has_other_names()) && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                "`{}` has other names (it is a hard link): what is written through one of them goes up as well",
+                target.entry.display()
+            );
+        }
+        self.seen.replace(seen)
+    }
+
+    /// Whether the entry leads elsewhere than when this was last asked.
+    pub(super) fn is_led_elsewhere(&mut self, target: &Target) -> bool {
+        let leads = std::fs::read_link(&target.entry).ok();
+        let before = std::mem::replace(&mut self.leads, leads);
+        before != self.leads
+    }
+}
