@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bed, code, name};
+use common::{Bed, QUICK, code, name};
 use er_dev::emulator::history::{POST_OBJECT, Record};
 use er_dev::emulator::world::{Settings, Slot, World};
 use er_dev::revision::lock;
@@ -97,6 +97,43 @@ async fn d08_a_push_goes_on_beside_a_watch_and_both_stay_right() {
     }
     watch.stop().await;
     assert_eq!(bed.codes("hello").len(), 7, "each content once");
+    bed.assert_at_rest();
+}
+
+#[tokio::test]
+async fn d08_publish_prune_and_restore_go_on_beside_a_watch_that_uploads() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.seed("hello", 9);
+    let mut watch = bed.watch(QUICK).await;
+    bed.until("something is kept", |world| count(world, "hello") <= 9)
+        .await;
+    let kept = bed.vaulted("hello").pop_first().unwrap();
+    for save in 1..=5 {
+        bed.write("hello", &code("hello", save));
+        let run = async |arguments: &[&str]| {
+            let ended = bed.run(&[arguments, QUICK].concat()).await;
+            assert_eq!(
+                ended.code,
+                Some(0),
+                "{arguments:?}: {}{}",
+                ended.stdout,
+                ended.stderr
+            );
+        };
+        let publish = ["publish", "hello", "--env", "production", "--yes"];
+        let prune = ["prune", "hello", "--keep", "8"];
+        let restore = ["restore", "hello", kept.as_str()];
+        tokio::join!(run(&publish), run(&prune), run(&restore));
+        let end = watch.end_of_edit().await;
+        assert_eq!(end["event"], "uploaded", "{end}");
+    }
+    bed.sync().await;
+    watch.stop().await;
+    let live = bed.emulator.with_world(|world| {
+        let routine = world.routine(&name("hello")).unwrap();
+        routine.live("production").cloned()
+    });
+    assert!(bed.versions("hello").contains(&live.unwrap()));
     bed.assert_at_rest();
 }
 
