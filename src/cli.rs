@@ -110,7 +110,7 @@ pub enum Command {
     Unpin(Pin),
     /// Upload a version again that rotation deleted.
     Restore(Restore),
-    /// Compare a routine's file with a version: exit 0 if they are the same, 1 if not.
+    /// Compare a routine's file with a version: exit 0 if they are the same, 1 if not, 2 and more if that cannot be told.
     Diff(Diff),
     /// List what er-dev keeps on this machine, or remove it.
     Purge(Purge),

@@ -23,12 +23,8 @@ use crate::routine::RoutineName;
 /// The form of what this program keeps.
 const VERSION: &str = "1";
 
-/// What is kept for all routines together.
-const OF_ALL: [&str; 4] = ["budget.d", "run", "instance", "version"];
-
-/// What is kept of one routine.
-const OF_A_ROUTINE: [&str; 6] = [
-    "vault",
+/// What is kept of one routine, besides its vault.
+const OF_A_ROUTINE: [&str; 5] = [
     "pins.json",
     "journal.0.json",
     "journal.1.json",
@@ -66,6 +62,9 @@ pub enum StateError {
         /// The form it has.
         found: String,
     },
+    /// er-dev has not made it, so nothing in it is er-dev's to remove.
+    #[error("{path} is no state directory of er-dev", path = .0.display())]
+    NotAStateDirectory(PathBuf),
     /// It cannot be told where it should be.
     #[error("no state directory: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set")]
     Nowhere,
@@ -85,6 +84,7 @@ impl StateError {
                 "use that version of er-dev, or give another directory with `--state-dir DIR`"
                     .into()
             }
+            Self::NotAStateDirectory(_) => "give the right one with `--state-dir DIR`".into(),
             Self::Nowhere => "give one with `--state-dir DIR`".into(),
         }
     }
@@ -172,13 +172,27 @@ impl StateDir {
         Ok(path)
     }
 
+    /// The state directory that is at this path already. Makes and changes nothing, and takes no directory for one that
+    /// er-dev has not made.
+    pub fn existing(path: &Path) -> Result<Self, StateError> {
+        let absolute = path.canonicalize().map_err(|error| io_error(path, error))?;
+        check_owner(&absolute)?;
+        let state = Self(absolute);
+        let read = |name: &str| fs::read_to_string(state.0.join(name)).unwrap_or_default();
+        let ours = Instance::parse(read("instance").trim_end()).is_some();
+        if !ours || read("version").trim() != VERSION {
+            return Err(StateError::NotAStateDirectory(state.0));
+        }
+        Ok(state)
+    }
+
     /// The directories of all routines that something is kept of, with the names of service and routine as they stand here.
     pub fn routines(&self) -> Result<Vec<(String, String, PathBuf)>, StateError> {
         let mut routines = Vec::new();
         for service in directories(&self.0)? {
             for routine in directories(&service)? {
-                let ours = OF_A_ROUTINE.iter().any(|name| routine.join(name).exists());
-                if ours {
+                // Whatever is kept of a routine, its lock was taken for.
+                if routine.join("step.lock").is_file() {
                     routines.push((name_of(&service), name_of(&routine), routine));
                 }
             }
@@ -187,8 +201,8 @@ impl StateDir {
         Ok(routines)
     }
 
-    /// Removes everything that er-dev keeps here, and the directories that are empty then. What it did not make stays, for
-    /// the directory may be one with other things in it.
+    /// Removes what er-dev keeps here besides vaults, by the names that it gives, and the directories that are empty then.
+    /// What it did not make stays, for the directory may be one with other things in it.
     pub fn remove(&self) -> Result<(), StateError> {
         for (_, _, routine) in self.routines()? {
             for name in OF_A_ROUTINE {
@@ -197,7 +211,13 @@ impl StateDir {
             let _ = fs::remove_dir(&routine);
             let _ = routine.parent().map(fs::remove_dir);
         }
-        for name in OF_ALL {
+        let is_socket = |name: &str| {
+            name.contains('.') && Instance::parse(&name[..name.find('.').unwrap_or(0)]).is_some()
+        };
+        remove_in(&self.0.join("run"), is_socket)?;
+        let is_budget = |name: &str| matches!(name, "budget" | "line") || name.starts_with("slot-");
+        remove_in(&self.budget(), is_budget)?;
+        for name in ["instance", "version"] {
             remove(&self.0.join(name))?;
         }
         let _ = fs::remove_dir(&self.0);
@@ -271,17 +291,28 @@ fn name_of(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Removes a file or a directory with all in it; what is not there is as good as removed.
+/// Removes a file; one that is not there is as good as removed.
 fn remove(path: &Path) -> Result<(), StateError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
+    match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(|error| io_error(path, error)),
     }
+}
+
+/// Removes the files with such names in a directory, and the directory if nothing else is in it.
+fn remove_in(dir: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), StateError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| io_error(dir, error))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| io_error(dir, error))?.path();
+        if is_ours(&name_of(&path)) {
+            remove(&path)?;
+        }
+    }
+    let _ = fs::remove_dir(dir);
+    Ok(())
 }
 
 fn check_owner(path: &Path) -> Result<(), StateError> {
@@ -339,33 +370,40 @@ mod tests {
     }
 
     #[test]
-    fn what_er_dev_did_not_make_survives_a_removal() {
+    fn what_er_dev_did_not_make_survives_a_removal_whatever_its_name() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
-        state.instance();
-        let endpoint = Endpoint {
-            url: "http://h".into(),
-            host: "h".into(),
-            loopback: false,
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str| {
+            fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            fs::write(path(name), "1").unwrap();
         };
-        let routine = RoutineName::new("hello").unwrap();
-        let ours = state.routine(&endpoint, &routine).unwrap();
-        fs::write(ours.join("step.lock"), "1").unwrap();
-        fs::create_dir(ours.join("vault")).unwrap();
-        fs::write(ours.join("vault/1.json"), "{}").unwrap();
-        fs::create_dir_all(dir.path().join("photos/2024")).unwrap();
-        fs::write(dir.path().join("photos/2024/cat.jpg"), "cat").unwrap();
-        fs::write(dir.path().join("letter"), "dear").unwrap();
+        let others = [
+            "notes/work/vault/diary.md",
+            "h/hello/letter",
+            "run/mine.txt",
+            "budget.d/household",
+            "photos/cat.jpg",
+        ];
+        others.iter().for_each(|name| write(name));
+        let not_ours = StateDir::existing(dir.path()).unwrap_err();
+        assert!(matches!(not_ours, StateError::NotAStateDirectory(_)));
+        let state = StateDir::open(dir.path()).unwrap();
+        let instance = state.instance();
+        let socket = format!("run/{}.17.sock", instance.as_str());
+        let ours = [
+            "h/hello/step.lock",
+            "h/hello/journal.0.json",
+            "budget.d/slot-3",
+            &socket,
+        ];
+        ours.iter().for_each(|name| write(name));
+        let state = StateDir::existing(dir.path()).unwrap();
         let routines = state.routines().unwrap();
-        assert_eq!(routines, [("h".into(), "hello".into(), ours)]);
+        assert_eq!(routines.len(), 1, "{routines:?}");
         state.remove().unwrap();
-        let mut left: Vec<String> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        assert_eq!(left, ["letter", "photos"]);
-        assert!(dir.path().join("photos/2024/cat.jpg").exists());
+        assert!(others.iter().all(|name| path(name).is_file()));
+        let gone = ours.iter().chain(&["instance", "version"]);
+        assert!(gone.into_iter().all(|name| !path(name).exists()));
     }
 
     #[test]

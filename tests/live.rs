@@ -357,3 +357,115 @@ async fn an_environment_that_points_at_nothing_is_an_error_with_the_way_out_unti
     watch.until("mended").await;
     watch.stop().await;
 }
+
+/// A bed whose uploads are published to staging.
+async fn staging_bed() -> Bed {
+    let bed = Bed::new(&["hello"]).await;
+    let text = std::fs::read_to_string(bed.path("er-dev.toml")).unwrap();
+    let with = format!("{text}publish_to = [\"staging\"]\n");
+    std::fs::write(bed.path("er-dev.toml"), with).unwrap();
+    bed
+}
+
+#[tokio::test]
+async fn an_unchanged_file_undoes_no_publish_of_somebody_else_even_when_theirs_is_newer() {
+    let bed = staging_bed().await;
+    assert_eq!(bed.push().await.code, Some(0));
+    bed.seed_now("hello");
+    let theirs = bed.versions("hello").pop().unwrap();
+    bed.publish("hello", &theirs, "staging");
+    let pushed = bed.push().await;
+    assert_eq!(pushed.of("reused").len(), 1, "{}", pushed.stdout);
+    let watch = bed.watch(QUICK).await;
+    watch.stop().await;
+    assert_eq!(live(&bed, "staging"), Some(theirs));
+}
+
+#[tokio::test]
+async fn what_somebody_publishes_while_an_own_publish_waits_for_its_next_try_stays() {
+    let bed = staging_bed().await;
+    let mut watch = bed.watch(QUICK).await;
+    let first = bed.versions("hello")[0].clone();
+    bed.write("hello", &code("hello", 1));
+    watch.until("published").await;
+    bed.fault("PublishRoutineCodeRevision:1:code(Throttling.User,slow down,400)");
+    bed.write("hello", &code("hello", 2));
+    watch.until("warning").await;
+    bed.publish("hello", &first, "staging");
+    watch.until("republished").await;
+    bed.sync().await;
+    assert_eq!(live(&bed, "staging"), Some(first));
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_that_could_not_publish_fails_and_the_next_one_makes_up_for_it() {
+    let bed = staging_bed().await;
+    bed.fault("PublishRoutineCodeRevision:1:code(Forbidden.RAM,not authorised,403)");
+    let pushed = bed.push().await;
+    assert_eq!(pushed.code, Some(77), "{}", pushed.stdout);
+    assert_eq!(pushed.of("uploaded").len(), 1);
+    let again = bed.push().await;
+    assert_eq!(again.code, Some(0), "{}", again.stdout);
+    assert_eq!(again.of("published").len(), 1);
+    assert_eq!(live(&bed, "staging"), bed.versions("hello").pop());
+}
+
+#[tokio::test]
+async fn the_way_out_of_an_environment_that_points_at_nothing_leads_to_the_very_code_that_was_live()
+{
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    let prune = ["prune", "hello"];
+    assert_eq!(bed.run(&[&prune[..], QUICK].concat()).await.code, Some(0));
+    let (gone, lost) = (versions[0].clone(), b"// foreign 0");
+    bed.emulator.with_world(|world: &mut World| {
+        let seeded = world.seed(
+            &name("hello"),
+            Some(b"// live for a moment"),
+            "by hand",
+            jiff::Timestamp::now(),
+        );
+        world
+            .publish(&name("hello"), &seeded.unwrap(), &["production"])
+            .unwrap();
+    });
+    // Production points at what rotation deleted, as after a publish in the very moment of the deletion.
+    bed.fault(&format!(
+        "DescribeRoutine:*:answer({{\"RequestId\":\"R\",\"Content\":{{\"CodeRevs\":[{{\"CodeRevision\":\"{}\"}}],\"Envs\":[\"production\"],\"EnvConf\":{{\"production\":{{\"CodeRev\":\"{gone}\"}}}}}}}})",
+        versions[9]
+    ));
+    let told = bed.push().await;
+    let help = told.of("critical")[0]["problem"]["help"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        help.contains(&format!("`er-dev restore hello {gone}`")),
+        "{help}"
+    );
+    bed.emulator.clear_faults();
+    let restored = bed
+        .run(&[&["restore", "hello", gone.as_str()], QUICK].concat())
+        .await;
+    assert_eq!(
+        restored.code,
+        Some(0),
+        "{}{}",
+        restored.stdout,
+        restored.stderr
+    );
+    let revision = restored.of("recovered")[0]["revision"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let published = publish(&bed, &[&revision, "--env", "production", "--yes"]).await;
+    assert_eq!(published.code, Some(0), "{}", published.stderr);
+    let production = live(&bed, "production").unwrap();
+    let at = bed
+        .versions("hello")
+        .iter()
+        .position(|it| *it == production)
+        .unwrap();
+    assert_eq!(bed.codes("hello")[at], lost);
+}

@@ -253,3 +253,130 @@ async fn an_edit_that_finds_all_slots_protected_waits_and_goes_up_by_itself_when
     );
     watch.stop().await;
 }
+
+/// A watch whose present bytes lie in the oldest of ten versions, all newer ones made by somebody else.
+async fn present_is_the_oldest(bed: &Bed) -> (common::Watch, Revision) {
+    let watch = bed.watch(QUICK).await;
+    let present = bed.versions("hello")[0].clone();
+    bed.seed_now("hello");
+    (watch, present)
+}
+
+#[tokio::test]
+async fn neither_prune_nor_restore_takes_the_version_with_the_present_bytes_from_a_watch() {
+    let bed = Bed::new(&["hello"]).await;
+    let (watch, present) = present_is_the_oldest(&bed).await;
+    let ended = prune(&bed, &["--keep", "4"]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert!(bed.versions("hello").contains(&present));
+    let reason = ended.of("rotated")[0]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(reason.contains("(holds the present bytes)"), "{reason}");
+    let shown = bed.run(&["revisions", "hello"]).await.events();
+    let list = shown[0]["revisions"].as_array().unwrap();
+    assert_eq!(list.last().unwrap()["stays"], "holds the present bytes");
+    // Restoring with nine and with ten versions there makes room among the others.
+    for _ in 0..2 {
+        bed.seed_now("hello");
+        let kept = bed.run(&["restore", "hello", "--list"]).await.events();
+        let oldest = kept.last().unwrap()["revision"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let ended = bed
+            .run(&[&["restore", "hello", &oldest], QUICK].concat())
+            .await;
+        assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+        assert!(bed.versions("hello").contains(&present));
+    }
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn the_reason_of_a_deletion_is_true_also_when_the_present_bytes_are_the_oldest() {
+    let bed = Bed::new(&["hello"]).await;
+    let (watch, present) = present_is_the_oldest(&bed).await;
+    watch.stop().await;
+    let ended = bed.push().await;
+    let reason = ended.of("rotated")[0]["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stays = format!(
+        "the oldest but {} (holds the present bytes), which stays",
+        present.short()
+    );
+    assert!(reason.starts_with(&stays), "{reason}");
+    // An edit that needs the room takes it, since it holds the present bytes no more.
+    bed.seed_now("hello");
+    bed.write("hello", &code("hello", 1));
+    let ended = bed.push().await;
+    let rotated = &ended.of("rotated")[0];
+    assert_eq!(rotated["revision"], present.as_str());
+    assert_eq!(rotated["reason"], "the oldest; kept in the vault");
+}
+
+#[tokio::test]
+async fn a_pattern_pins_what_er_dev_itself_has_made_and_what_was_restored_of_it() {
+    let more = "[revisions]\npin = [\"*.js\"]";
+    let bed = Bed::with(&["hello"], Default::default(), more).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let ours = bed.versions("hello")[0].clone();
+    bed.seed_now("hello");
+    bed.write("hello", &code("hello", 1));
+    assert_eq!(bed.push().await.code, Some(0));
+    assert!(bed.versions("hello").contains(&ours));
+}
+
+#[tokio::test]
+async fn a_pin_of_a_version_that_is_being_deleted_is_refused_and_not_made() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.fault("DeleteRoutineCodeRevision:1:delay(900)");
+    let pinning = async {
+        bed.until_asked("DeleteRoutineCodeRevision", 1).await;
+        bed.run(&["pin", "hello", versions[0].as_str()]).await
+    };
+    let (pruned, pinned) = tokio::join!(prune(&bed, &[]), pinning);
+    assert_eq!(rotated(&pruned), numbers(&versions[..1]));
+    assert_eq!(pinned.code, Some(2), "{}", pinned.stdout);
+    assert!(pinned.of("pinned").is_empty());
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_deleted_a_plan_of_prune_says_what_prune_says() {
+    let more = "[revisions]\nrotate = \"never\"";
+    let bed = Bed::with(&["hello"], Default::default(), more).await;
+    bed.seed("hello", 10);
+    for arguments in [&["--dry-run"][..], &[]] {
+        let ended = prune(&bed, arguments).await;
+        assert_eq!(ended.code, Some(1), "{arguments:?}");
+        let pruned = &ended.of("pruned")[0];
+        assert_eq!(
+            (&pruned["rotated"], &pruned["left"]),
+            (&0.into(), &10.into())
+        );
+        assert!(
+            pruned["stay"].as_str().unwrap().contains("never"),
+            "{pruned}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_routine_that_is_missing_keeps_no_other_from_being_listed_and_pruned() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    let text = std::fs::read_to_string(bed.path("er-dev.toml")).unwrap();
+    let missing = "[[routine]]\nname = \"aaa\"\nentry = \"src/hello.js\"\n";
+    std::fs::write(bed.path("er-dev.toml"), format!("{text}{missing}")).unwrap();
+    let listed = bed.run(&["revisions"]).await;
+    assert_eq!(listed.code, Some(1));
+    assert_eq!(listed.events()[0]["routine"], "hello");
+    assert!(listed.stderr.contains("aaa: "), "{}", listed.stderr);
+    let ended = bed.run(&[&["prune"][..], QUICK].concat()).await;
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(rotated(&ended), numbers(&versions[..1]));
+}

@@ -52,7 +52,10 @@ async fn tidy(
     tell: &mpsc::Sender<Telling>,
 ) -> (Session, Ended) {
     let (again, reach) = match session.begin().await {
-        Ok(mut pass) => trim(&mut pass, &routine, tell, Told::Already).await,
+        Ok(mut pass) => {
+            let trimmed = trim(&mut pass, &routine, tell, Told::Already).await;
+            (trimmed.again, trimmed.reach)
+        }
         Err(error) => (Some(problem::again(&error)), problem::reach(&error)),
     };
     (session, Ended::Tidied { again, reach })
@@ -76,7 +79,7 @@ async fn deploy(
             Ok(code) => store(&edit, &code, &routine, &mut pass, tell, manner.force).await,
             Err(ended) => ended,
         },
-        Err(error) => failed(&error),
+        Err(error) => failed(&error, &edit.routine),
     };
     (session, ended)
 }
@@ -98,10 +101,14 @@ async fn store(
             let _ = tell
                 .send(Telling::Landed(edit.routine.clone(), landed.clone()))
                 .await;
-            let (tidy, _) = trim(pass, &edit.routine, tell, Told::NotYet).await;
-            Ended::Stored { landed, tidy }
+            let trimmed = trim(pass, &edit.routine, tell, Told::NotYet).await;
+            Ended::Stored {
+                landed,
+                tidy: trimmed.again,
+                unpublished: trimmed.unpublished,
+            }
         }
-        Err(error) => failed(&error),
+        Err(error) => failed(&error, &edit.routine),
     }
 }
 
@@ -141,43 +148,65 @@ enum Told {
     Already,
 }
 
-/// Puts the edit's version live where that is wanted, and frees a slot. The edit is on the service already, so trouble here is a warning. Returns when another try makes sense.
+/// What came of the work behind an edit.
+struct Trimmed {
+    /// When another try makes sense.
+    again: Option<Again>,
+    /// What it says of the service as a whole.
+    reach: Reach,
+    /// Why the version is not live where it should be, if so.
+    unpublished: Option<Class>,
+}
+
+/// Puts the edit's version live where that is wanted, and frees a slot. The edit is on the service already, so trouble
+/// here is a warning.
 async fn trim(
     pass: &mut Pass<'_>,
     routine: &RoutineName,
     tell: &mpsc::Sender<Telling>,
     told: Told,
-) -> (Option<Again>, Reach) {
+) -> Trimmed {
     let published = pass.publish_owed().await;
     let trimmed = pass.trim().await;
     tell_happened(pass, routine, 0, tell).await;
+    let unpublished = published.as_ref().err();
+    let unpublished = unpublished.map(|error| problem::of_deploy(error, routine).class);
     let (undone, error) = match (published, trimmed) {
         (Ok(()), Ok(again)) => {
-            let again = again.map(|at| Again::After(at.since(clock::now())));
-            return (again, Reach::Answered);
+            return Trimmed {
+                again: again.map(|at| Again::After(at.since(clock::now()))),
+                reach: Reach::Answered,
+                unpublished,
+            };
         }
         (Err(error), _) => ("it was not put live", error),
         (Ok(()), Err(error)) => ("no slot was freed", error),
     };
     let (again, reach) = (problem::again(&error), problem::reach(&error));
-    match error {
-        // It is looked at again as soon as there is something to see.
-        DeployError::Unsettled(_) => (Some(again), reach),
-        _ => {
-            // What somebody has to change first waits for the next edit.
-            let again = matches!(again, Again::Soon(_)).then_some(again);
-            let look = pass.all_come();
-            let look = look.map(|at| Again::After(at.since(clock::now())));
-            if again.is_none() || told == Told::NotYet {
-                let problem = problem::of_deploy(&error);
-                let later = again.map_or("", |_| ", which is tried again");
-                let what = format!("{undone}{later}: {}", problem.what);
-                let problem = Problem { what, ..problem };
-                let routine = Some(routine.clone());
-                tell_all(tell, [Event::Warning { routine, problem }]).await;
-            }
-            (again.or(look), reach)
-        }
+    // It is looked at again as soon as there is something to see.
+    if let DeployError::Unsettled(_) = error {
+        return Trimmed {
+            again: Some(again),
+            reach,
+            unpublished,
+        };
+    }
+    // What somebody has to change first waits for the next edit.
+    let again = matches!(again, Again::Soon(_)).then_some(again);
+    let look = pass.all_come();
+    let look = look.map(|at| Again::After(at.since(clock::now())));
+    if again.is_none() || told == Told::NotYet {
+        let problem = problem::of_deploy(&error, routine);
+        let later = again.map_or("", |_| ", which is tried again");
+        let what = format!("{undone}{later}: {}", problem.what);
+        let problem = Problem { what, ..problem };
+        let routine = Some(routine.clone());
+        tell_all(tell, [Event::Warning { routine, problem }]).await;
+    }
+    Trimmed {
+        again: again.or(look),
+        reach,
+        unpublished,
     }
 }
 
@@ -308,7 +337,7 @@ pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened)
             };
             let help = if kept {
                 format!(
-                    "`er-dev restore {routine} {revision}` brings its code back as a new version, for `er-dev publish {routine} --env {environment}`"
+                    "`er-dev restore {routine} {revision}` makes a new version of its code, and says how to publish that one"
                 )
             } else {
                 format!(
@@ -375,9 +404,9 @@ fn refused(error: &SourceError, shown: &str) -> Ended {
     }
 }
 
-fn failed(error: &DeployError) -> Ended {
+fn failed(error: &DeployError, routine: &RoutineName) -> Ended {
     Ended::Failed {
-        problem: problem::of_deploy(error),
+        problem: problem::of_deploy(error, routine),
         again: problem::again(error),
         reach: problem::reach(error),
         jitter: fastrand::f64(),

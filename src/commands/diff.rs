@@ -1,5 +1,7 @@
 //! `er-dev diff`: a routine's file against a version of it.
 
+use std::time::Duration;
+
 use similar::{ChangeTag, TextDiff};
 
 use crate::cli::{self, Common};
@@ -18,18 +20,31 @@ use super::{Failure, one, problem};
 /// Unchanged lines that are shown around a change.
 const CONTEXT: usize = 3;
 
+/// How long a small difference is looked for; after that a larger one will do.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const OLD: anstyle::Style = anstyle::AnsiColor::Red.on_default();
 const NEW: anstyle::Style = anstyle::AnsiColor::Green.on_default();
 const PLACE: anstyle::Style = anstyle::AnsiColor::Cyan.on_default();
 const HEAD: anstyle::Style = anstyle::Style::new().bold();
 const PLAIN: anstyle::Style = anstyle::Style::new();
 
-/// Writes a unified diff from the version to the file; 1 if they differ, as diff does.
+/// Writes a unified diff from the version to the file; 1 if they differ, as diff does. Trouble that has no code of its
+/// own is 2 then, as it is there.
 pub(super) async fn run(
     common: &Common,
     flags: cli::Diff,
     report: &mut Report,
 ) -> Result<u8, Failure> {
+    compare(common, flags, report)
+        .await
+        .map_err(|failure| match failure.exit_code() {
+            1 => Failure::usage(failure.text),
+            _ => failure,
+        })
+}
+
+async fn compare(common: &Common, flags: cli::Diff, report: &mut Report) -> Result<u8, Failure> {
     let mut one = one::open(common, &flags.routine, false).await?;
     one::list(&mut one.session).await?;
     let session = &one.session;
@@ -49,7 +64,7 @@ pub(super) async fn run(
     let fetched = session
         .fetch(&revision)
         .await
-        .map_err(|error| Failure::of(name, problem::of_deploy(&DeployError::Cloud(error))))?;
+        .map_err(|error| Failure::of(name, problem::of_deploy(&DeployError::Cloud(error), name)))?;
     let (code, note) = match fetched {
         Fetched::Code(code) => {
             let mark = mark(session, &revision);
@@ -122,7 +137,9 @@ fn unified(old: &Code, new: &Code, (from, to): &(String, String), report: &Repor
     let look = report.look();
     let text = |code: &Code| String::from_utf8_lossy(code.bytes()).into_owned();
     let (old, new) = (text(old), text(new));
-    let diff = TextDiff::from_lines(&old, &new);
+    let diff = TextDiff::configure()
+        .timeout(PATIENCE)
+        .diff_lines(&old, &new);
     let mut out = String::new();
     let mut line = |text: &str, style| {
         // Elsewhere it may be a patch, and is to be exact.

@@ -120,11 +120,36 @@ pub(super) async fn persist<T>(
         };
         if begun.elapsed().saturating_add(wait) >= timeout {
             let name = session.routine().name.clone();
-            return Err(Failure::of(&name, problem::of_deploy(&error)));
+            return Err(Failure::of(&name, problem::of_deploy(&error, &name)));
         }
         tracing::info!(%error, ?wait, "tried again");
         tokio::time::sleep(wait).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How a command ends that did its work for several routines, where one that failed keeps no other from its turn: with
+/// all failures in one, else with the highest code.
+pub(super) fn worst(ended: Vec<Result<u8, Failure>>) -> Result<u8, Failure> {
+    let mut code = 0;
+    let mut failures: Vec<Failure> = Vec::new();
+    for ended in ended {
+        match ended {
+            Ok(it) => code = code.max(it),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let texts: Vec<&str> = failures
+        .iter()
+        .map(|failure| failure.text.as_str())
+        .collect();
+    let text = texts.join("\nerror: ");
+    match failures.first() {
+        Some(failure) => Err(Failure {
+            class: failure.class,
+            text,
+        }),
+        None => Ok(code),
     }
 }
 

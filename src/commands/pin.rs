@@ -4,10 +4,10 @@ use crate::cli::{self, Common};
 use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::Session;
-use crate::revision::lock;
+use crate::revision::lock::{self, StepLock};
 use crate::routine::Revision;
 
-use super::{Failure, one};
+use super::{Failure, one, problem};
 
 /// Keeps a version out of rotation.
 pub(super) async fn pin(
@@ -16,9 +16,11 @@ pub(super) async fn pin(
     report: &mut Report,
 ) -> Result<u8, Failure> {
     let mut one = one::open(common, &flags.routine, false).await?;
+    // Listed with the lock in hand: somebody may be deleting that very version.
+    let _lock = lock(common, &one.session).await?;
     one::list(&mut one.session).await?;
     let revision = one::named(&one.session, &flags.revision)?;
-    change(common, &one.session, &revision, true).await?;
+    change(&one.session, &revision, true)?;
     report.tell(&Event::Pinned {
         routine: flags.routine,
         revision,
@@ -42,7 +44,8 @@ pub(super) async fn unpin(
         let help = "only what `er-dev pin` pinned can be unpinned; patterns of the configuration stand there under `pin`";
         one::unclear(name, &error, help)
     })?;
-    change(common, &one.session, &revision, false).await?;
+    let _lock = lock(common, &one.session).await?;
+    change(&one.session, &revision, false)?;
     report.tell(&Event::Pinned {
         routine: name.clone(),
         revision,
@@ -51,20 +54,16 @@ pub(super) async fn unpin(
     one.close(0).await
 }
 
-/// Under the step lock, so that whoever is about to rotate has either seen the pin or looks again.
-async fn change(
-    common: &Common,
-    session: &Session,
-    revision: &Revision,
-    pinned: bool,
-) -> Result<(), Failure> {
+/// The step lock: whoever rotates next has seen the pin.
+async fn lock(common: &Common, session: &Session) -> Result<StepLock, Failure> {
     let lock = lock::step(session.dir(), common.lock_wait).await;
-    let _lock = lock.map_err(|error| {
+    lock.map_err(|error| {
         let name = &session.routine().name;
-        let text =
-            format!("{name}: {error}\n= help: wait for the other er-dev, or raise `--lock-wait`");
-        Failure::new(Class::Locked, text)
-    })?;
+        Failure::of(name, problem::of_deploy(&error.into(), name))
+    })
+}
+
+fn change(session: &Session, revision: &Revision, pinned: bool) -> Result<(), Failure> {
     let pins = session.pins();
     let mut all = pins.read().map_err(|error| failed(session, &error))?;
     if pinned {

@@ -12,7 +12,7 @@ use crate::revision::deploy::{DeployError, Unpublishable};
 use crate::revision::lock::LockError;
 use crate::revision::protocol::Blocked;
 use crate::revision::rotation::Stays;
-use crate::routine::Revision;
+use crate::routine::{Revision, RoutineName};
 use crate::watch::source::SourceError;
 
 /// The pause before the next try where somebody has to do something first.
@@ -87,13 +87,13 @@ pub(super) fn of_cloud(error: &CloudError) -> Problem {
 }
 
 /// A deploy that ended early.
-pub(super) fn of_deploy(error: &DeployError) -> Problem {
+pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
     let (class, help) = match error {
         DeployError::Cloud(error) => return of_cloud(error),
         DeployError::Blocked(Blocked::AllProtected(all)) => {
             return Problem {
                 what: error.to_string(),
-                help: what_frees_a_slot(all),
+                help: what_frees_a_slot(routine, all),
                 class: Class::Slots,
                 operation: None,
                 request_id: None,
@@ -159,37 +159,29 @@ pub(super) fn of_deploy(error: &DeployError) -> Problem {
     }
 }
 
-/// What would free a slot where each version has a reason to stay, by the reasons there are. The edit waits for it.
-fn what_frees_a_slot(all: &[(Revision, Stays)]) -> String {
-    let stays = |is: fn(&Stays) -> bool| all.iter().any(|(_, stays)| is(stays));
-    let ways = [
-        (
-            stays(|it| matches!(it, Stays::Pinned)),
-            "`er-dev unpin NAME REV`",
-        ),
-        (
-            stays(|it| matches!(it, Stays::PinnedByPattern)),
-            "a narrower `pin`",
-        ),
-        (
-            stays(|it| matches!(it, Stays::Live(_))),
-            "`er-dev publish NAME REV --env ENV` with a newer version",
-        ),
-        (
-            stays(|it| matches!(it, Stays::Newest)),
-            "a lower `keep_newest`",
-        ),
-        (
-            stays(|it| matches!(it, Stays::Foreign)),
-            "`rotate = \"any\"`",
-        ),
-    ];
-    let ways = ways.iter().filter(|(helps, _)| *helps).map(|(_, way)| *way);
-    let ways: Vec<&str> = ways.chain(["deleting one by hand"]).collect();
-    format!(
-        "one slot is freed by {}; the edit waits and goes up then",
-        ways.join(", or ")
-    )
+/// What would free a slot where each version has a reason to stay: a way for each reason that somebody can do something
+/// about.
+fn what_frees_a_slot(routine: &RoutineName, all: &[(Revision, Stays)]) -> String {
+    let mut ways = Vec::new();
+    for (revision, stays) in all {
+        let way = match stays {
+            Stays::Pinned => format!("`er-dev unpin {routine} {revision}`"),
+            Stays::PinnedByPattern => "a narrower `pin`".into(),
+            // What was live before is so no more when something else is published.
+            Stays::WasLive(environment) => format!(
+                "publishing another version to {environment}, which frees {}",
+                revision.short()
+            ),
+            Stays::Newest => "a lower `keep_newest`".into(),
+            Stays::Foreign => "`rotate = \"any\"`".into(),
+            Stays::Live(_) | Stays::Present | Stays::Unnumbered | Stays::Spared(_) => continue,
+        };
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    ways.push("deleting a version by hand".into());
+    format!("a slot is freed by {}", ways.join(", or by "))
 }
 
 /// When another try of a deploy makes sense.

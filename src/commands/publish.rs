@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::cli::{self, Common};
 use crate::report::Report;
 use crate::report::words;
-use crate::revision::deploy::{DeployError, Session, age_of};
+use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::Mark;
 use crate::routine::Revision;
 use crate::watch::source;
@@ -71,10 +71,9 @@ async fn put_live(
 ) -> Result<u8, Failure> {
     let name = one.session.routine().name.clone();
     let environment = &manner.environment;
-    let live = one.session.live_in(environment).map_err(|error| {
-        let error = DeployError::Unpublishable(error);
-        Failure::of(&name, problem::of_deploy(&error))
-    })?;
+    let live = one.session.live_in(environment);
+    let live =
+        live.map_err(|error| Failure::of(&name, problem::of_deploy(&error.into(), &name)))?;
     if environment != STAGING && live.as_ref() != Some(revision) {
         one::ask(
             &question(&one.session, revision, why, environment, live.as_ref()),
@@ -143,6 +142,8 @@ fn usual(session: &Session) -> Result<(Revision, String), Failure> {
 fn before(session: &Session, environment: &str) -> Result<Revision, Failure> {
     let name = &session.routine().name;
     let knowledge = session.knowledge();
+    let live = session.live_in(environment);
+    live.map_err(|error| Failure::of(name, problem::of_deploy(&error.into(), name)))?;
     let Some(before) = knowledge.protected().was_live.get(environment) else {
         return Err(Failure::refused(format!(
             "{name}: er-dev has not seen what was live in {environment} before the present version\n= help: choose one of `er-dev revisions {name}` and publish it: `er-dev publish {name} REV --env {environment}`"
@@ -157,7 +158,7 @@ fn before(session: &Session, environment: &str) -> Result<Revision, Failure> {
     let kept = session.vault().list().unwrap_or_default();
     let help = if kept.iter().any(|kept| kept.revision == *before) {
         format!(
-            "`er-dev restore {name} {before}` makes a new version of its code, which `er-dev publish` can put live"
+            "`er-dev restore {name} {before}` makes a new version of its code, and says how to publish that one"
         )
     } else {
         format!("choose another one of `er-dev revisions {name}`")

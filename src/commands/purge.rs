@@ -39,10 +39,14 @@ pub(super) fn run(common: &Common, flags: &cli::Purge, report: &mut Report) -> R
         report.print(&if json { format!("{object}\n") } else { text });
         return Ok(0);
     }
-    let state = StateDir::open(&path).map_err(state_failure)?;
-    let kept = kept(&state)?;
+    let state = StateDir::existing(&path).map_err(state_failure)?;
+    let vaults = Vaults::new(state.path());
+    let kept = kept(&state, &vaults)?;
     if flags.yes {
         let in_use = locks(&kept)?;
+        for kept in &kept {
+            vaults.of(&kept.dir).remove().map_err(Failure::other)?;
+        }
         state.remove().map_err(state_failure)?;
         drop(in_use);
     }
@@ -57,8 +61,7 @@ pub(super) fn run(common: &Common, flags: &cli::Purge, report: &mut Report) -> R
     Ok(0)
 }
 
-fn kept(state: &StateDir) -> Result<Vec<Kept>, Failure> {
-    let vaults = Vaults::new(state.path());
+fn kept(state: &StateDir, vaults: &Vaults) -> Result<Vec<Kept>, Failure> {
     let routines = state.routines().map_err(state_failure)?;
     let mut all = Vec::new();
     for (service, routine, dir) in routines {

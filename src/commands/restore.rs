@@ -9,7 +9,7 @@ use crate::report::class::Class;
 use crate::report::table::{Align, Table};
 use crate::report::{Event, Format, Report, words};
 use crate::revision::deploy::{Session, age_of};
-use crate::revision::mark::text_of;
+use crate::revision::mark::{restored_text, text_of};
 use crate::revision::naming;
 use crate::revision::vault::{Kept, VaultError};
 use crate::routine::Edit;
@@ -52,9 +52,7 @@ pub(super) async fn run(
     let kept = kept.ok_or_else(|| Failure::other("the vault changed meanwhile"))?;
     let code = session.vault().code(kept).map_err(damaged)?;
 
-    let note = format!("(restored, was {})", kept.revision);
-    let words = format!("{} {note}", text_of(&kept.description));
-    session.describe_as(words.trim_start().to_owned());
+    session.describe_as(restored_text(&kept.description, &kept.revision));
     let edit = Edit {
         routine: name.clone(),
         saves: 0,

@@ -43,24 +43,26 @@ pub(super) async fn run(
     )
     .await?;
     let json = flags.json || common.format == crate::report::Format::Json;
-    for (index, session) in context.sessions()?.into_values().enumerate() {
-        let mut session = session;
-        one::list(&mut session).await?;
+    let mut ended = Vec::new();
+    let mut space = "";
+    for mut session in context.sessions()?.into_values() {
+        if let Err(failure) = one::list(&mut session).await {
+            ended.push(Err(failure));
+            continue;
+        }
         let Some(listing) = session.knowledge().listing() else {
             continue;
         };
         if json {
             report.print(&format!("{}\n", object(&session, listing)));
         } else {
-            let space = if index > 0 { "\n" } else { "" };
-            report.print(&format!(
-                "{space}{}",
-                table(&session, listing, flags.wide, report)
-            ));
+            let table = table(&session, listing, flags.wide, report);
+            report.print(&format!("{space}{table}"));
+            space = "\n";
         }
     }
     context.close().await;
-    Ok(0)
+    one::worst(ended)
 }
 
 /// All versions, newest first; what has no number stands at the top.

@@ -197,6 +197,7 @@ mod tests {
                 revision: Revision::new("1"),
             },
             tidy: None,
+            unpublished: None,
         }
     }
 

@@ -412,6 +412,7 @@ mod tests {
                 revision: Revision::new("1"),
             },
             tidy: None,
+            unpublished: None,
         }
     }
 

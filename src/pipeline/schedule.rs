@@ -71,6 +71,8 @@ pub enum Ended {
         landed: Landed,
         /// When freeing a slot is worth another try, if it did not come to its end.
         tidy: Option<Again>,
+        /// Why the version could not be put live where it should be, if so.
+        unpublished: Option<Class>,
     },
     /// Only a slot was to be freed.
     Tidied {
@@ -355,7 +357,14 @@ impl Schedule {
                 self.tidy_later(&routine, again, now);
                 newer
             }
-            Ended::Stored { landed, tidy } => {
+            Ended::Stored {
+                landed,
+                tidy,
+                unpublished,
+            } => {
+                if self.mode == Mode::Once {
+                    self.failures.extend(unpublished);
+                }
                 self.resume(now, effects);
                 self.landed(&routine, landed, now);
                 let Some((_, newer)) = self.queue.finish(&routine) else {

@@ -259,9 +259,13 @@ fn details(event: &Event) -> String {
             format!("{}  rotation leaves it alone", short(revision))
         }
         Event::Pinned { revision, .. } => format!("{}  rotation may take it", short(revision)),
-        Event::Recovered { revision, was, .. } => {
-            format!("{revision} holds what {was} held")
-        }
+        Event::Recovered {
+            routine,
+            revision,
+            was,
+        } => format!(
+            "{revision} holds what {was} held; `er-dev publish {routine} {revision} --env ENV` puts it live"
+        ),
         Event::Pruned {
             rotated,
             left,
@@ -282,7 +286,10 @@ fn details(event: &Event) -> String {
             format!("{rotated} {done}, {left} left{more}")
         }
         Event::Mended { environment, .. } => {
-            format!("{} points at a version that is there", escape(environment))
+            format!(
+                "{} points at no missing version any more",
+                escape(environment)
+            )
         }
         Event::Offline { after, problem } | Event::Retrying { after, problem, .. } => {
             format!("{}, next try in {}", sentence(problem), seconds(*after))

@@ -117,8 +117,6 @@ pub struct Session {
     sent: Option<Digest>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
-    /// The version that is still to be put live where the configuration says so.
-    publish_owed: Option<Revision>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -292,7 +290,6 @@ impl Session {
             forced: None,
             sent: None,
             unread: BTreeMap::new(),
-            publish_owed: None,
         }
     }
 
@@ -350,8 +347,14 @@ impl Session {
     /// the next pass that the listing is old.
     pub async fn list(&mut self) -> Result<&Listing, CloudError> {
         self.journal.recall(&mut self.knowledge, clock::now());
-        if let Ok(pinned) = self.pins.read() {
-            self.knowledge.pin(pinned);
+        match self.pins.read() {
+            Ok(pinned) => self.knowledge.pin(pinned),
+            Err(error) => {
+                let path = self.pins.path().display();
+                tracing::warn!(
+                    "{path} cannot be read, so nothing is deleted until it can: {error}"
+                );
+            }
         }
         let listing = match self.look().await {
             Err(error) if error.clock_set => self.look().await?,
@@ -473,6 +476,8 @@ impl Pass<'_> {
             digest: code.digest(),
             normalised: code.normalised(),
             besides: BTreeSet::new(),
+            // What is restored is code of its own, and the entry's stays what it is.
+            replaces: self.session.words.is_none(),
         };
         if force {
             if self.session.forced.is_none() {
@@ -486,8 +491,10 @@ impl Pass<'_> {
         }
         for _ in 0..MAX_STEPS {
             match self.next(Goal::Stored(&wanted)) {
-                Step::Stored(revision) => return Ok(self.stored(revision, wanted.digest)),
-                Step::Upload if self.session.settings.dry_run => return Ok(self.planned(code)),
+                Step::Stored(revision) => return Ok(self.stored(revision, &wanted)),
+                Step::Upload if self.session.settings.dry_run => {
+                    return Ok(self.planned(code, wanted));
+                }
                 Step::Upload => self.upload(code).await?,
                 Step::Post(revision) => self.post(revision, code).await?,
                 step => self.carry_out(step).await?,
@@ -541,23 +548,27 @@ impl Pass<'_> {
         )
     }
 
-    fn stored(&mut self, revision: Revision, digest: Digest) -> Stored {
+    fn stored(&mut self, revision: Revision, wanted: &Wanted) -> Stored {
         let session = &mut *self.session;
         session.forced = None;
         // An upload whose answer was lost is an upload all the same.
-        let sent = session.sent.take() == Some(digest);
+        let sent = session.sent.take() == Some(wanted.digest);
         let knowledge = &mut session.knowledge;
-        knowledge.stored(revision.clone());
+        let before = knowledge.protected().present.clone();
+        knowledge.stored(revision.clone(), wanted);
         let how = match knowledge.newest() {
             _ if sent => How::Uploaded,
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };
-        // What somebody else put live stays so until there are other bytes.
-        if how != How::Newest && !session.routine.publish_to.is_empty() {
-            session.publish_owed = Some(revision.clone());
+        // What somebody else put live stays so until the entry has other bytes.
+        let news = wanted.replaces && (sent || before.as_ref() != Some(&revision));
+        let publishes = !session.routine.publish_to.is_empty() && !session.settings.dry_run;
+        if news && publishes {
+            knowledge.owe(revision.clone());
         }
         let slots = knowledge.slots();
+        self.write_down();
         Stored {
             revision,
             how,
@@ -618,7 +629,7 @@ impl Pass<'_> {
         }
     }
 
-    fn planned(&mut self, code: &Code) -> Stored {
+    fn planned(&mut self, code: &Code, wanted: Wanted) -> Stored {
         let detail = format!("{} ({} bytes)", code.digest().short(), code.bytes().len());
         self.happened.push(Happened::Planned("upload", detail));
         for environment in &self.session.routine.publish_to {
@@ -629,7 +640,12 @@ impl Pass<'_> {
         // A number that no version has, newer than all of them.
         let revision = Revision::new(&u64::MAX.to_string());
         knowledge.pretend_uploaded(revision.clone());
-        knowledge.stored(revision.clone());
+        // A version that is none must not be remembered for one.
+        let wanted = Wanted {
+            replaces: false,
+            ..wanted
+        };
+        knowledge.stored(revision.clone(), &wanted);
         let slots = knowledge.slots();
         Stored {
             revision,

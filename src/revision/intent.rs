@@ -274,6 +274,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::revision::protocol::Owed;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -344,6 +345,11 @@ mod tests {
             live: BTreeMap::from([("production".into(), Revision::new("18"))]),
             was_live: BTreeMap::from([("production".into(), Revision::new("17"))]),
             gone: vec![Revision::new("16")],
+            present: Some(Revision::new("19")),
+            owed: Some(Owed {
+                revision: Revision::new("19"),
+                seen: BTreeMap::from([("staging".into(), None)]),
+            }),
         };
         let mut knowledge = Knowledge::default();
         knowledge.recall_past(past.clone());

@@ -4,7 +4,7 @@
 //! a version was meant to hold: the user's text, then ` er1.<32 hex of sha256>.<8 hex instance>`. A mark is an
 //! intention, not a proof: the version may have been made and its code never posted.
 
-use crate::routine::{Code, Digest};
+use crate::routine::{Code, Digest, Revision};
 
 /// The longest text before the mark, in characters. The service's own limit is not documented; the mark is what must
 /// survive, so the text is what is cut.
@@ -107,6 +107,28 @@ pub fn text_of(description: &str) -> &str {
     }
 }
 
+/// What stands behind the text of a version that was restored.
+const NOTE: &str = " (restored, was ";
+
+/// The text for a version that is restored: what it was called before, and which version that was.
+pub fn restored_text(description: &str, was: &Revision) -> String {
+    let note = format!("{NOTE}{was})");
+    let room = MAX_TEXT_CHARS.saturating_sub(note.chars().count());
+    let text: String = without_note(text_of(description))
+        .chars()
+        .take(room)
+        .collect();
+    format!("{text}{note}").trim_start().to_owned()
+}
+
+/// A text without the note of an earlier restoring.
+pub fn without_note(text: &str) -> &str {
+    match text.rsplit_once(NOTE) {
+        Some((text, rest)) if rest.ends_with(')') => text,
+        _ => text.strip_prefix(NOTE.trim_start()).map_or(text, |_| ""),
+    }
+}
+
 fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits
         && text
@@ -127,6 +149,23 @@ mod tests {
         let bare = describe("", Digest::of(b"x"), &instance());
         assert_eq!(bare.len(), 45);
         assert!(bare.ends_with(".00c0ffee"));
+    }
+
+    #[test]
+    fn the_note_of_a_restored_version_is_never_cut_and_never_stands_twice() {
+        let was = Revision::new("1622467214654495147");
+        let long = "x".repeat(200);
+        for text in ["by hand", "", &long, "(odd) (restored, was that)x"] {
+            let once = restored_text(&describe(text, Digest::of(b"x"), &instance()), &was);
+            assert!(
+                once.ends_with("(restored, was 1622467214654495147)"),
+                "{once}"
+            );
+            assert!(once.chars().count() <= MAX_TEXT_CHARS);
+            assert_eq!(restored_text(&once, &was), once);
+            let kept: String = text.chars().take(80).collect();
+            assert!(once.starts_with(&kept), "{once}");
+        }
     }
 
     #[test]

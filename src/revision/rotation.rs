@@ -11,7 +11,7 @@ use crate::cloud::{Environments, Listed, Listing};
 use crate::config::{Revisions, Rotate};
 use crate::routine::Revision;
 
-use super::mark::Mark;
+use super::mark::{Mark, text_of, without_note};
 
 /// The rules of one configuration.
 #[derive(Debug, Clone)]
@@ -225,6 +225,13 @@ impl Policy {
             })
     }
 
+    /// Whether a pattern matches a description, with or without what er-dev itself has added to it.
+    fn is_pinned(&self, description: &str) -> bool {
+        let text = text_of(description);
+        let texts = [description, text, without_note(text)];
+        texts.iter().any(|text| self.pins.is_match(text))
+    }
+
     fn check<'a>(
         &self,
         listing: &'a Listing,
@@ -303,7 +310,7 @@ impl Policy {
         if protected.pinned.iter().any(same) {
             return Some(Stays::Pinned);
         }
-        if self.pins.is_match(&listed.description) {
+        if self.is_pinned(&listed.description) {
             return Some(Stays::PinnedByPattern);
         }
         if newest.contains(revision) {

@@ -196,15 +196,21 @@ impl Vault {
         let mut added = 0;
         if let Some(code) = code {
             let path = self.code_path(code.digest());
-            if !path.exists() {
+            // What has the right name may have been damaged since, and what is saved now is deleted next.
+            let kept = fs::read(&path).is_ok_and(|bytes| bytes == code.bytes());
+            if !kept {
                 self.write(&path, code.bytes())?;
                 added = code.bytes().len() as u64;
             }
         }
         let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other)?;
         self.write(&self.record_path(&kept.revision)?, &text)?;
-        self.forget_oldest(&kept.revision)?;
-        self.all.forget_oldest(self, added)
+        // It is safe; that the oldest ones cannot be forgotten is no reason to keep it on the service.
+        let forgotten = self.forget_oldest(&kept.revision);
+        if let Err(error) = forgotten.and_then(|()| self.all.forget_oldest(self, added)) {
+            tracing::warn!(vault = %self.dir.display(), %error, "the oldest versions are not forgotten");
+        }
+        Ok(())
     }
 
     /// What is kept, the version that was deleted last first. What is not a record of ours is passed over.
@@ -219,9 +225,17 @@ impl Vault {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match serde_json::from_slice::<Kept>(&fs::read(&path)?) {
+            // One that cannot be read must not hide the others, and another er-dev may have forgotten it just now.
+            let read = fs::read(&path).map_err(|error| error.to_string());
+            let read = read.and_then(|text| {
+                serde_json::from_slice::<Kept>(&text).map_err(|error| error.to_string())
+            });
+            match read {
                 Ok(kept) if kept.v == VERSION => all.push(kept),
-                Ok(_) | Err(_) => tracing::info!(path = %path.display(), "no record of ours"),
+                Ok(kept) => {
+                    tracing::info!(path = %path.display(), v = kept.v, "not a record of ours");
+                }
+                Err(error) => tracing::info!(path = %path.display(), error, "not a record of ours"),
             }
         }
         all.sort_by(|a, b| (b.saved, &b.revision).cmp(&(a.saved, &a.revision)));
@@ -296,16 +310,49 @@ impl Vault {
         Ok(kept.bytes)
     }
 
+    /// Removes all that is kept, and the directory if nothing else is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if is_ours(&path) {
+                remove(&path)?;
+            }
+        }
+        let _ = fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
     /// The size of all code in it.
     fn bytes(&self) -> io::Result<u64> {
         let mut bytes = 0;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             if entry.path().extension().is_some_and(|it| it == "js") {
-                bytes += entry.metadata()?.len();
+                bytes += match entry.metadata() {
+                    Ok(metadata) => metadata.len(),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                    Err(error) => return Err(error),
+                };
             }
         }
         Ok(bytes)
+    }
+}
+
+/// Whether a file has a name that this program gives: a number, or the digest of code.
+fn is_ours(path: &Path) -> bool {
+    let stem = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or("");
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit()),
+        Some("js") => Digest::parse(stem).is_some(),
+        _ => false,
     }
 }
 
@@ -397,6 +444,23 @@ mod tests {
         assert!(matches!(vault.code(&list[1]), Err(VaultError::Damaged(_))));
         fs::remove_file(&path).unwrap();
         assert!(matches!(vault.code(&list[1]), Err(VaultError::Io { .. })));
+    }
+
+    #[test]
+    fn code_that_was_damaged_is_written_anew_when_it_is_saved_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(&dir);
+        save(&vault, 1, Some(b"code")).unwrap();
+        let path = vault.code_path(Digest::of(b"code"));
+        fs::write(&path, "co").unwrap();
+        fs::write(vault.dir.join("7.json"), "{\"v\":1").unwrap();
+        save(&vault, 2, Some(b"code")).unwrap();
+        let list = vault.list().unwrap();
+        assert_eq!(list.len(), 2, "a record that is no record hides no other");
+        assert_eq!(vault.code(&list[0]).unwrap().bytes(), b"code");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(save(&vault, 3, Some(b"code")).is_err());
     }
 
     #[test]

@@ -140,18 +140,21 @@ impl Daemon {
         }
     }
 
+    /// The bytes that are to be stored.
+    pub(crate) fn goal(&self) -> Wanted {
+        let digest = service::digest(self.wanted);
+        Wanted {
+            digest,
+            normalised: digest,
+            besides: BTreeSet::new(),
+            replaces: true,
+        }
+    }
+
     /// What the product would do next.
     pub(crate) fn next(&self, rules: &Rules, now: Moment) -> Step {
         match self.phase {
-            Phase::Storing => {
-                let digest = service::digest(self.wanted);
-                let wanted = Wanted {
-                    digest,
-                    normalised: digest,
-                    besides: BTreeSet::new(),
-                };
-                decide(&self.knowledge, Goal::Stored(&wanted), rules, now)
-            }
+            Phase::Storing => decide(&self.knowledge, Goal::Stored(&self.goal()), rules, now),
             _ => decide(&self.knowledge, Goal::AtRest, rules, now),
         }
     }

@@ -534,7 +534,8 @@ impl State {
                     if holds != Some(wanted) && !self.service.went_unseen(number, d) {
                         self.broken.push(promise::PROOF);
                     }
-                    daemon.knowledge.stored(revision);
+                    let goal = daemon.goal();
+                    daemon.knowledge.stored(revision, &goal);
                     daemon.synced = Some(wanted);
                     daemon.phase = Phase::Trimming;
                 }

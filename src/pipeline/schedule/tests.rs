@@ -29,6 +29,7 @@ fn stored(text: &str) -> Ended {
             revision: Revision::new("7"),
         },
         tidy: None,
+        unpublished: None,
     }
 }
 
@@ -348,7 +349,11 @@ fn stored_and_untidy(schedule: &mut Schedule, now: Instant) {
         panic!()
     };
     let tidy = Some(Again::After(Duration::from_secs(20)));
-    let ended = Ended::Stored { landed, tidy };
+    let ended = Ended::Stored {
+        landed,
+        tidy,
+        unpublished: None,
+    };
     schedule
         .handle(Event::Ended(name("hello"), ended), now)
         .clear();
@@ -565,7 +570,11 @@ impl World {
                     _ => self.untidy.remove(&routine),
                 };
                 match stored(&text) {
-                    Ended::Stored { landed, .. } => Ended::Stored { landed, tidy },
+                    Ended::Stored { landed, .. } => Ended::Stored {
+                        landed,
+                        tidy,
+                        unpublished: None,
+                    },
                     other => other,
                 }
             }

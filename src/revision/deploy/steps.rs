@@ -35,16 +35,22 @@ impl Session {
         let Some(listing) = self.knowledge.listing() else {
             return String::new();
         };
-        let protected = Protected {
+        // An edit that needs the room takes what held the bytes before it for a version like any other.
+        let protected = self.knowledge.protected();
+        let without = Protected {
             present: None,
-            ..self.knowledge.protected().clone()
+            ..protected.clone()
         };
         let policy = self.policy();
-        match policy.victim(listing, &protected) {
-            Ok(Some(oldest)) if oldest.revision == *revision => {
-                why_the_oldest(&policy.older_that_stay(listing, &protected, revision))
+        let is_victim = |protected: &&Protected| match policy.victim(listing, protected) {
+            Ok(Some(oldest)) => oldest.revision == *revision,
+            _ => false,
+        };
+        match [protected, &without].into_iter().find(is_victim) {
+            Some(protected) => {
+                why_the_oldest(&policy.older_that_stay(listing, protected, revision))
             }
-            _ => SAME_BYTES.into(),
+            None => SAME_BYTES.into(),
         }
     }
 }
@@ -492,7 +498,7 @@ impl Pass<'_> {
     }
 
     /// Writes down what is known now.
-    fn write_down(&mut self) {
+    pub(super) fn write_down(&mut self) {
         let session = &mut *self.session;
         let written = session.journal.update(&session.knowledge);
         self.judge(written);

@@ -131,6 +131,10 @@ pub struct Knowledge {
     pub(super) deleted: BTreeMap<Revision, Deleted>,
     /// The last versions that were deleted here.
     gone: Vec<Revision>,
+    /// What is still to be put live.
+    owed: Option<Owed>,
+    /// What was asked to be put live from here, and is not known to be so.
+    publishing: BTreeMap<String, Revision>,
     /// The environments that were told to point at a version that is not there.
     told_gone: BTreeMap<String, Revision>,
     /// What the last listing held.
@@ -163,6 +167,21 @@ pub struct Past {
     pub was_live: BTreeMap<String, Revision>,
     /// The last versions that were deleted here.
     pub gone: Vec<Revision>,
+    /// The version that holds the entry's bytes since the last edit.
+    #[serde(default)]
+    pub present: Option<Revision>,
+    /// What is still to be put live.
+    #[serde(default)]
+    pub owed: Option<Owed>,
+}
+
+/// A version that is to be put live where the configuration says so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owed {
+    /// The version.
+    pub revision: Revision,
+    /// What was live in an environment at the first try. If that changes, somebody has chosen something else meanwhile.
+    pub seen: BTreeMap<String, Option<Revision>>,
 }
 
 /// A deletion that was asked for.
@@ -233,6 +252,8 @@ impl Knowledge {
             live: self.live.clone(),
             was_live: self.protected.was_live.clone(),
             gone: self.gone.clone(),
+            present: self.protected.present.clone(),
+            owed: self.owed.clone(),
         }
     }
 
@@ -242,6 +263,8 @@ impl Knowledge {
         self.protected.was_live = past.was_live;
         self.gone = past.gone;
         self.gone.truncate(MAX_GONE);
+        self.protected.present = past.present;
+        self.owed = past.owed;
     }
 
     /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.
@@ -282,13 +305,49 @@ impl Knowledge {
         self.live.get(environment)
     }
 
-    /// This version holds the present bytes, so it stays.
-    pub fn stored(&mut self, revision: Revision) {
+    /// This version holds the wanted bytes. If they are the entry's, it stays from now on.
+    pub fn stored(&mut self, revision: Revision, wanted: &Wanted) {
         self.tried = None;
         self.quota_deletes = None;
         // Whatever else came of what was in doubt, it is known where the bytes are.
         self.doubt = None;
-        self.protected.present = Some(revision);
+        if wanted.replaces {
+            self.protected.present = Some(revision);
+        }
+    }
+
+    /// A version is to be put live wherever the configuration says so; what was to be before is overtaken by that.
+    pub fn owe(&mut self, revision: Revision) {
+        self.owed = Some(Owed {
+            revision,
+            seen: BTreeMap::new(),
+        });
+    }
+
+    /// What is still to be put live.
+    pub fn owed(&self) -> Option<&Owed> {
+        self.owed.as_ref()
+    }
+
+    /// Whether somebody has put something else live since the first try to pay what is owed.
+    pub fn is_overtaken(&mut self, environment: &str, live: Option<&Revision>) -> bool {
+        let Some(owed) = &mut self.owed else {
+            return false;
+        };
+        let seen = owed.seen.entry(environment.to_owned());
+        let seen = seen.or_insert_with(|| live.cloned());
+        live != seen.as_ref() && live != Some(&owed.revision)
+    }
+
+    /// Nothing is owed any more.
+    pub fn paid(&mut self) {
+        self.owed = None;
+    }
+
+    /// A version is asked to be put live from here. Should the answer be lost, finding it live is no news.
+    pub fn publishing(&mut self, environment: &str, revision: &Revision) {
+        let (environment, revision) = (environment.to_owned(), revision.clone());
+        self.publishing.insert(environment, revision);
     }
 
     /// What was left of uploads that had no answer is cleared away. Those that can bring nothing any more are forgotten.
@@ -396,7 +455,8 @@ impl Knowledge {
             if before != *revision {
                 self.set_live(environment, revision.clone());
                 // What was live before er-dev first looked is no news.
-                let news = before.is_some() || self.known.is_some();
+                let ours = self.publishing.remove(environment);
+                let news = (before.is_some() || self.known.is_some()) && ours != *revision;
                 if let Some(revision) = revision.clone().filter(|_| news) {
                     noticed.push(Noticed::Republished {
                         revision,
@@ -428,6 +488,7 @@ impl Knowledge {
 
     /// A version was published from here, so that finding it live is no news.
     pub fn published(&mut self, environment: &str, revision: &Revision) {
+        self.publishing.remove(environment);
         if self.live.get(environment) != Some(revision) {
             self.set_live(environment, Some(revision.clone()));
         }

@@ -22,7 +22,7 @@ use crate::routine::{Digest, Revision};
 use super::mark::{Instance, Mark};
 use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
-pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed, Past};
+pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past};
 
 /// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -69,6 +69,8 @@ pub struct Wanted {
     /// Versions that do not count although they may hold the bytes: those that were there when an upload of identical
     /// bytes was forced.
     pub besides: BTreeSet<Revision>,
+    /// Whether they take the place of the entry's present bytes. The version that held those is one like any other then.
+    pub replaces: bool,
 }
 
 /// What is to be reached.
@@ -202,11 +204,10 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
     }
     // The service's word counts for more than the listing: it may count versions that it does not list yet.
     if count >= rules.policy.cap || k.room_owed {
-        // What held the bytes before this edit is a version like any other.
-        let protected = Protected {
-            present: None,
-            ..k.protected.clone()
-        };
+        let mut protected = k.protected.clone();
+        if wanted.replaces {
+            protected.present = None;
+        }
         return make_room(k, &protected, rules, now);
     }
     match form {

@@ -67,6 +67,7 @@ fn wanted(text: &str) -> Wanted {
         digest,
         normalised: digest,
         besides: BTreeSet::new(),
+        replaces: true,
     }
 }
 
@@ -236,7 +237,7 @@ impl World {
         knowledge.begin();
         let stored = self.run(knowledge, wanted, Goal::Stored(wanted));
         if let Step::Stored(revision) = &stored {
-            knowledge.stored(revision.clone());
+            knowledge.stored(revision.clone(), wanted);
             self.run(knowledge, wanted, Goal::AtRest);
         }
         stored
