@@ -385,6 +385,7 @@ async fn an_unchanged_file_undoes_no_publish_of_somebody_else_even_when_theirs_i
 async fn what_somebody_publishes_while_an_own_publish_waits_for_its_next_try_stays() {
     let bed = staging_bed().await;
     let mut watch = bed.watch(QUICK).await;
+    watch.until("published").await;
     let first = bed.versions("hello")[0].clone();
     bed.write("hello", &code("hello", 1));
     watch.until("published").await;
