@@ -380,3 +380,53 @@ async fn a_routine_that_is_missing_keeps_no_other_from_being_listed_and_pruned()
     assert_eq!(ended.code, Some(1));
     assert_eq!(rotated(&ended), numbers(&versions[..1]));
 }
+
+#[tokio::test]
+async fn in_a_shuffled_listing_with_numbers_of_different_length_the_lowest_number_is_the_oldest() {
+    let bed = Bed::new(&["hello"]).await;
+    let numbers = [
+        "1790000000000000007",
+        "961",
+        "1790000000000000002",
+        "99999",
+        "1790000000000000010",
+        "1620876959997924701",
+        "1620876959997924700",
+        "1790000000000000003",
+        "7",
+        "1790000000000000001",
+    ];
+    let rows: Vec<String> = numbers
+        .iter()
+        .map(|number| format!("{{\"CodeRevision\":\"{number}\"}}"))
+        .collect();
+    bed.fault(&format!(
+        "DescribeRoutine:*:answer({{\"RequestId\":\"R\",\"Content\":{{\"CodeRevs\":[{}],\"EnvConf\":{{\"production\":{{\"CodeRev\":\"961\"}}}}}}}})",
+        rows.join(",")
+    ));
+    let ended = prune(&bed, &["--dry-run", "--keep", "5"]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let planned: Vec<String> = ended
+        .of("planned")
+        .iter()
+        .map(|event| {
+            event["detail"]
+                .as_str()
+                .unwrap()
+                .split(':')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        planned,
+        [
+            "7",
+            "99999",
+            "1620876959997924700",
+            "1620876959997924701",
+            "1790000000000000001"
+        ]
+    );
+}
