@@ -180,8 +180,9 @@ impl Cloud {
     }
 
     /// Whether a routine was listed with another key than the present one, which may be another account's: what is known
-    /// of it is worth nothing then.
-    pub fn is_of_another_key(&self, routine: &RoutineName) -> bool {
+    /// of it is worth nothing then. The present key is the one by now, also if nothing was sent with it yet.
+    pub async fn is_of_another_key(&self, routine: &RoutineName) -> bool {
+        self.rpc.keys.refresh().await;
         let listed_with = self.listed_with(routine);
         listed_with.is_some_and(|number| number != self.rpc.keys.present().number)
     }

@@ -51,7 +51,7 @@ impl Condition {
 
     /// Lists a routine again that was listed with another key, which may be another account's.
     pub(super) async fn list_again(&self, session: &mut Session) -> Result<(), CloudError> {
-        if self.cloud.is_of_another_key(&session.routine().name) {
+        if self.cloud.is_of_another_key(&session.routine().name).await {
             session.list().await?;
         }
         Ok(())

@@ -253,7 +253,10 @@ impl Keys {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "no other key");
+                // The same is not said again and again.
+                if held.error.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "no other key");
+                }
                 held.looks = held.looks.failed(now, jitter);
                 held.error = Some(error);
             }
