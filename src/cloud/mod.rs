@@ -1,7 +1,8 @@
 //! The remote service: list versions, upload, read back, delete, publish, create.
 //!
-//! [`Cloud`] is one service with one key at a time. Every request of its API passes the gate inside; none is repeated, because
-//! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
+//! [`Cloud`] is one service with one key at a time. Every request of its API passes the gate inside; none that changes
+//! something is repeated, because only the caller knows whether that is safe. What an error means for the next try is in
+//! its [`error::Class`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

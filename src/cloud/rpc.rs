@@ -218,7 +218,7 @@ impl Rpc {
 }
 
 /// A server's text without what this program must not repeat, should a server repeat it.
-fn scrubbed(credentials: &Credentials, text: &str) -> String {
+pub(super) fn scrubbed(credentials: &Credentials, text: &str) -> String {
     let token = credentials.token();
     let token = token.map_or("", |token| token.expose_secret());
     let secret = credentials.secret().expose_secret();
@@ -233,7 +233,7 @@ fn scrubbed(credentials: &Credentials, text: &str) -> String {
 }
 
 /// A random UUID (version 4), fresh for every attempt: the service refuses a nonce it has seen.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     let random = fastrand::u128(..);
     let marked = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{marked:032x}");

@@ -65,6 +65,12 @@ impl Context {
                 ))
             })?;
         }
+        let authorities = match &common.ca_file {
+            Some(path) => {
+                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
+            }
+            None => Authorities::default(),
+        };
         let mut ground = None;
         let (keys, state) = if choice.emulator {
             let (emulator, state) = start_emulator(&config).await?;
@@ -78,7 +84,7 @@ impl Context {
         } else {
             let service = &config.service;
             let (profile, loopback) = (service.profile.clone(), service.endpoint.loopback);
-            let keys = Keys::find(Arc::new(env), profile, loopback)
+            let keys = Keys::find(Arc::new(env), profile, loopback, authorities.clone())
                 .await
                 .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
             let path = match &common.state_dir {
@@ -88,12 +94,6 @@ impl Context {
             (keys, StateDir::open(&path).map_err(state_failure)?)
         };
         let keys = Arc::new(keys);
-        let authorities = match &common.ca_file {
-            Some(path) => {
-                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
-            }
-            None => Authorities::default(),
-        };
         let timeouts = Timeouts {
             api: common.api_timeout,
             post: common.post_timeout,

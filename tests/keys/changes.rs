@@ -256,7 +256,11 @@ async fn c12_a_key_is_used_until_its_end_while_its_source_is_down_and_never_afte
 async fn keys_of(variable: &str, value: &str) -> Arc<Keys> {
     let (variable, value) = (variable.to_owned(), value.to_owned());
     let env = move |name: &str| (name == variable).then(|| value.clone());
-    Arc::new(Keys::find(Arc::new(env), None, true).await.unwrap())
+    Arc::new(
+        Keys::find(Arc::new(env), None, true, Authorities::default())
+            .await
+            .unwrap(),
+    )
 }
 
 fn cloud(bed: &Bed, keys: &Arc<Keys>) -> Cloud {

@@ -1,5 +1,5 @@
-//! Keys for a test, made at run time, and a server that hands them out: the metadata of an ECS instance and a
-//! credentials URI in one.
+//! Keys for a test, made at run time, and a server that hands them out: the metadata of an ECS instance, a credentials
+//! URI and the service for roles in one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use tokio::process::Command;
 
 use crate::common::Bed;
@@ -86,7 +86,7 @@ impl Given {
     /// A section of an INI file.
     pub(crate) fn ini(&self, kind: &str) -> String {
         format!(
-            "[default]\ntype = {kind}\naccess_key_id = {}\naccess_key_secret = {}\nsecurity_token = {}\nrole_name = role\n",
+            "[default]\ntype = {kind}\naccess_key_id = {}\naccess_key_secret = {}\nsecurity_token = {}\nrole_name = role\nrole_arn = {ROLE}\n",
             self.id,
             self.secret,
             self.token.as_deref().unwrap_or_default()
@@ -163,6 +163,7 @@ impl Server {
             .route("/latest/api/token", put(token))
             .route(roles, get(async || "role\n"))
             .route(&format!("{roles}role"), get(hand_out_by_token))
+            .route("/", post(assume_role))
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -225,4 +226,31 @@ async fn hand_out_by_token(
         Some(token) if token == TOKEN => hand_out(state).await,
         _ => Err(StatusCode::FORBIDDEN),
     }
+}
+
+/// The role that a key may take on.
+pub(crate) const ROLE: &str = "acs:ram::1:role/r";
+
+/// The service for roles. That the signature is right is proven elsewhere.
+async fn assume_role(
+    state: State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: String,
+) -> Result<String, StatusCode> {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
+    let signed = headers.get("authorization").is_some_and(|it| {
+        let text = it.to_str().unwrap();
+        text.starts_with("ACS3-HMAC-SHA256 Credential=id-")
+    });
+    let asked = body.contains("RoleArn=acs%3Aram%3A%3A1%3Arole%2Fr")
+        && body.contains("DurationSeconds=3600")
+        && body.contains("RoleSessionName=er-dev");
+    if !signed || !asked || !is("x-acs-action", "AssumeRole") || !is("x-acs-version", "2015-04-01")
+    {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let credentials = hand_out(state).await?;
+    Ok(format!(
+        "{{\"RequestId\":\"R\",\"Credentials\":{credentials}}}"
+    ))
 }

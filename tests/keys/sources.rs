@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
 use crate::common::{self, Bed, Ended, QUICK, finish};
-use crate::handed::{Given, Server, command, home, write};
+use crate::handed::{Given, ROLE, Server, command, home, write};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -33,10 +33,12 @@ async fn a_key_is_found_in_every_place_and_shown_in_none() {
             ("AK", "profile work"),
             ("StsToken", "profile work"),
             ("External", "profile work"),
+            ("RamRoleArn", "profile work"),
             ("CredentialsURI", "profile work"),
             ("EcsRamRole", "profile work"),
             ("access_key", "profile default"),
             ("sts", "profile default"),
+            ("ram_role_arn", "profile default"),
             ("ecs_ram_role", "profile default"),
             ("metadata", "ECS role"),
             ("uri", "credentials URI"),
@@ -54,7 +56,10 @@ async fn a_key_is_found_in_every_place_and_shown_in_none() {
             let (uri, keys) = (server.uri(), bed.path("keys").display().to_string());
             let cli = home(&bed).join(".aliyun/config.json");
             let ini = home(&bed).join(".alibabacloud/credentials");
-            let mut variables = vec![("ER_DEV_METADATA_ADDRESS", server.address.as_str())];
+            let mut variables = vec![
+                ("ER_DEV_METADATA_ADDRESS", server.address.as_str()),
+                ("ER_DEV_STS_ADDRESS", server.address.as_str()),
+            ];
             match place {
                 "systemd" => {
                     key.put(&bed);
@@ -82,10 +87,14 @@ async fn a_key_is_found_in_every_place_and_shown_in_none() {
                     let other = Given::lasting();
                     write(&cli, &other.cli(place, &[("credentials_uri", &uri)]), 0o600);
                 }
+                "RamRoleArn" => {
+                    let role = [("ram_role_arn", ROLE)];
+                    write(&cli, &Given::lasting().cli(place, &role), 0o600);
+                }
                 "EcsRamRole" => write(&cli, &Given::lasting().cli(place, &[]), 0o600),
                 "AK" | "StsToken" => write(&cli, &key.cli(place, &[]), 0o600),
                 "access_key" | "sts" => write(&ini, &key.ini(place), 0o600),
-                "ecs_ram_role" => write(&ini, &Given::lasting().ini(place), 0o600),
+                "ecs_ram_role" | "ram_role_arn" => write(&ini, &Given::lasting().ini(place), 0o600),
                 "metadata" => variables.push(("ALIBABA_CLOUD_ECS_METADATA", "role")),
                 "uri" => variables.push(("ALIBABA_CLOUD_CREDENTIALS_URI", &uri)),
                 other => panic!("{other}"),

@@ -37,6 +37,14 @@ pub(super) fn of_server(text: &str) -> Result<Handed, &'static str> {
     })
 }
 
+/// The answer to a key that takes on a role.
+pub(super) fn of_role(text: &str) -> Result<Handed, &'static str> {
+    match object(text)?.get("Credentials") {
+        Some(credentials) => of_server(&credentials.to_string()),
+        None => Err("the answer holds no `Credentials`"),
+    }
+}
+
 /// What a command of the mode External prints: a profile of the command line tool, perhaps with an `expiration`.
 pub(super) fn of_command(text: &str) -> Result<Handed, &'static str> {
     let answer = object(text)?;
@@ -113,6 +121,16 @@ mod tests {
         );
         assert!(given == expected);
         assert_eq!(handed.ends.unwrap().as_second(), 1_795_780_800);
+    }
+
+    #[test]
+    fn an_answer_to_a_key_that_takes_on_a_role_holds_the_same() {
+        let (text, [id, ..]) = server(|_| ());
+        let handed = of_role(&format!("{{\"RequestId\":\"R\",\"Credentials\":{text}}}"));
+        assert!(handed.ok().unwrap().id == id);
+        for wrong in [&text, "{\"Credentials\":null}", ""] {
+            assert!(!of_role(wrong).err().unwrap().contains(&id));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::clock::{self, Moment};
+use crate::cloud::Authorities;
 
 use super::error::CredentialsError;
 use super::file::Stamp;
@@ -66,7 +67,7 @@ pub struct Ended(Option<String>);
 impl Keys {
     /// Looks for a key: files of `$CREDENTIALS_DIRECTORY`, the environment, the vendor's two files, the role of an ECS
     /// instance, a server. An empty variable counts as not set. `profile` is the one that the configuration names, and
-    /// `loopback` whether the endpoint is on this machine.
+    /// `loopback` whether the endpoint is on this machine; `authorities` are trusted by whoever asks a server for a key.
     ///
     /// # Errors
     ///
@@ -75,8 +76,13 @@ impl Keys {
         env: Env,
         profile: Option<String>,
         loopback: bool,
+        authorities: Authorities,
     ) -> Result<Self, CredentialsError> {
-        let search = Search { env, profile };
+        let search = Search {
+            env,
+            profile,
+            authorities,
+        };
         let First { place, stamps, key } = search.first().await?;
         key.check_endpoint(loopback)?;
         Ok(Self::new(key, Some((search, place)), stamps, loopback))

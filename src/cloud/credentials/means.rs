@@ -10,10 +10,10 @@ use crate::cloud::error::tidy;
 const MAX_NAME_CHARS: usize = 64;
 
 /// The modes of the command line tool that are supported.
-const MODES: &str = "AK, StsToken, External, CredentialsURI and EcsRamRole";
+const MODES: &str = "AK, StsToken, RamRoleArn, External, CredentialsURI and EcsRamRole";
 
 /// The types of sections that are supported.
-const TYPES: &str = "access_key, sts and ecs_ram_role";
+const TYPES: &str = "access_key, sts, ram_role_arn and ecs_ram_role";
 
 /// Where the key of a profile comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,6 +26,19 @@ pub(super) enum Means {
     Uri(String),
     /// It is that of the role of this ECS instance; of the only one, where none is named.
     Role(Option<String>),
+    /// A key that stands there takes on a role.
+    Assumed(Pair, Role),
+}
+
+/// A role that a key takes on.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) session: Option<String>,
+    pub(super) seconds: Option<String>,
+    pub(super) external_id: Option<String>,
+    pub(super) policy: Option<String>,
+    pub(super) region: Option<String>,
 }
 
 /// The parts of a key, each with its name in the file, as far as they are there.
@@ -70,14 +83,15 @@ pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> 
         field(profile, key).ok_or_else(|| format!("{whose} of mode {mode} has no `{key}`"))
     };
     let means = match mode.as_str() {
-        "AK" | "StsToken" => {
+        "AK" | "StsToken" | "RamRoleArn" => {
             let part = |key: &str| (key.to_owned(), field(profile, key));
             let mut pair = Pair {
                 id: part("access_key_id"),
                 secret: part("access_key_secret"),
                 token: ("sts_token".into(), None),
             };
-            if pair.id.1.is_none() && pair.secret.1.is_none() && wanted.is_none() {
+            let is_empty = pair.id.1.is_none() && pair.secret.1.is_none();
+            if is_empty && wanted.is_none() && mode != "RamRoleArn" {
                 return Ok(None);
             }
             needed("access_key_id")?;
@@ -85,7 +99,21 @@ pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> 
             if mode == "StsToken" {
                 pair.token.1 = Some(needed("sts_token")?);
             }
-            Means::Pair(pair)
+            if mode != "RamRoleArn" {
+                return Ok(Some((name, Means::Pair(pair))));
+            }
+            pair.token.1 = field(profile, "sts_token");
+            let seconds = profile.get("expired_seconds").and_then(Value::as_u64);
+            let role = Role {
+                arn: needed("ram_role_arn")?,
+                session: field(profile, "ram_session_name"),
+                // The tool writes 0 for what was not said.
+                seconds: seconds.filter(|n| *n > 0).map(|n| n.to_string()),
+                external_id: field(profile, "external_id"),
+                policy: field(profile, "policy"),
+                region: field(profile, "sts_region"),
+            };
+            Means::Assumed(pair, role)
         }
         "External" => Means::Command(needed("process_command")?),
         "CredentialsURI" => Means::Uri(needed("credentials_uri")?),
@@ -121,7 +149,7 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
     };
     let part = |key: &str| (key.to_owned(), field(key));
     let means = match kind.as_str() {
-        "access_key" | "sts" => {
+        "access_key" | "sts" | "ram_role_arn" => {
             needed("access_key_id")?;
             needed("access_key_secret")?;
             let token = match kind.as_str() {
@@ -131,11 +159,28 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
                 }
                 _ => ("security_token".into(), None),
             };
-            Means::Pair(Pair {
+            let pair = Pair {
                 id: part("access_key_id"),
                 secret: part("access_key_secret"),
                 token,
-            })
+            };
+            if kind == "ram_role_arn" {
+                needed("role_arn")?;
+            }
+            match field("role_arn") {
+                Some(arn) if kind == "ram_role_arn" => {
+                    let role = Role {
+                        arn,
+                        session: field("role_session_name"),
+                        seconds: None,
+                        external_id: field("external_id"),
+                        policy: field("policy"),
+                        region: None,
+                    };
+                    Means::Assumed(pair, role)
+                }
+                _ => Means::Pair(pair),
+            }
         }
         "ecs_ram_role" => Means::Role(field("role_name")),
         other => return Err(unsupported(&whose, "type", other, TYPES)),

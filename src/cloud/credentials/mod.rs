@@ -11,6 +11,7 @@ pub mod keys;
 mod looks;
 mod means;
 mod place;
+mod role;
 mod server;
 
 use std::fmt;

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use super::answer::{self, Handed};
 use super::error::CredentialsError;
 use super::file::{self, Stamp};
-use super::means::{self, Means, Part};
-use super::{Credentials, Env, Source, command, server};
+use super::means::{self, Means, Pair, Part};
+use super::{Credentials, Env, Source, command, role, server};
+use crate::cloud::Authorities;
 
 /// The variables that are looked at, in this order. The vendor's SDKs, its command line tool and its Terraform provider
 /// read the same ones (the last two share the variable of the token).
@@ -62,10 +63,11 @@ pub(super) enum Place {
     Uri(String),
 }
 
-/// What a search goes by: the environment, and the profile that the configuration names.
+/// What a search goes by: the environment, the profile that the configuration names, and whom a server is believed by.
 pub(super) struct Search {
     pub(super) env: Env,
     pub(super) profile: Option<String>,
+    pub(super) authorities: Authorities,
 }
 
 /// The first key there is.
@@ -236,16 +238,13 @@ impl Search {
             what,
         };
         let handed = match means {
-            Means::Pair(pair) => {
-                let of_place = |(name, value): Part| (format!("`{name}` of {place}"), value);
-                let (id, secret, token) = (pair.id, pair.secret, pair.token);
-                let found = Credentials::from_pair(
-                    source,
-                    of_place(id),
-                    of_place(secret),
-                    of_place(token),
-                )?;
-                return found.ok_or_else(|| unusable("it has no key".into()));
+            Means::Pair(pair) => return of_pair(place, source, pair),
+            Means::Assumed(pair, role) => {
+                let key = of_pair(place, source.clone(), pair)?;
+                let address = self.var("ER_DEV_STS_ADDRESS");
+                role::assume(&role, &key, address.as_deref(), &self.authorities)
+                    .await
+                    .and_then(|text| answer::of_role(&text).map_err(str::to_owned))
             }
             Means::Command(_) if self.is_on("ALIBABA_CLOUD_DISABLE_EXTERNAL_PROCESS") => Err(
                 "its key is printed by a command, which ALIBABA_CLOUD_DISABLE_EXTERNAL_PROCESS forbids"
@@ -254,7 +253,7 @@ impl Search {
             Means::Command(line) => command::run(&line, &*self.env)
                 .await
                 .and_then(|text| answer::of_command(&text).map_err(str::to_owned)),
-            Means::Uri(uri) => server::uri(&uri)
+            Means::Uri(uri) => server::uri(&uri, &self.authorities)
                 .await
                 .and_then(|text| answer::of_server(&text).map_err(str::to_owned)),
             Means::Role(_) if self.is_on("ALIBABA_CLOUD_ECS_METADATA_DISABLED") => Err(
@@ -300,6 +299,17 @@ impl Search {
         self.var(name)
             .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"))
     }
+}
+
+/// The key whose parts stand in a file.
+fn of_pair(place: &str, source: Source, pair: Pair) -> Result<Credentials, CredentialsError> {
+    let part = |(name, value): Part| (format!("`{name}` of {place}"), value);
+    let (id, secret, token) = (part(pair.id), part(pair.secret), part(pair.token));
+    let found = Credentials::from_pair(source, id, secret, token)?;
+    found.ok_or_else(|| CredentialsError::Unusable {
+        place: place.to_owned(),
+        what: "it has no key".into(),
+    })
 }
 
 fn in_directory(dir: &Path) -> Result<Option<Credentials>, CredentialsError> {

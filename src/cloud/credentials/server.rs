@@ -38,7 +38,7 @@ pub(super) async fn metadata(role: Option<&str>, address: Option<&str>) -> Resul
             _ => return Err("the address of the metadata is not on this machine".into()),
         },
     };
-    let client = client(true)?;
+    let client = client(true, &Authorities::default())?;
     let token = send(&client, METADATA_TIMEOUT, |client| {
         client
             .put(format!("{base}/latest/api/token"))
@@ -75,19 +75,18 @@ pub(super) async fn metadata(role: Option<&str>, address: Option<&str>) -> Resul
 }
 
 /// The answer of the server that a credentials URI names.
-pub(super) async fn uri(uri: &str) -> Result<String, String> {
+pub(super) async fn uri(uri: &str, authorities: &Authorities) -> Result<String, String> {
     let url: Url = uri.parse().map_err(|_| "it is no address")?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("its address is neither http nor https".into());
     }
-    let client = client(url.scheme() == "http")?;
+    let client = client(url.scheme() == "http", authorities)?;
     send(&client, URI_TIMEOUT, |client| client.get(url)).await
 }
 
 /// A client. What is plain http is near, so no proxy has a part in it.
-fn client(near: bool) -> Result<http::Client, String> {
-    http::Client::new(near, Authorities::default())
-        .map_err(|_| "no HTTP client could be made".into())
+fn client(near: bool, authorities: &Authorities) -> Result<http::Client, String> {
+    http::Client::new(near, authorities.clone()).map_err(|_| "no HTTP client could be made".into())
 }
 
 async fn send(

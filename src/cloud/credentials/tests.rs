@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use secrecy::ExposeSecret as _;
 
+use crate::cloud::Authorities;
+
 use super::keys::Keys;
 use super::place::VARIABLES;
 use super::*;
@@ -25,7 +27,12 @@ fn find(variables: &[(&str, &str)]) -> Result<Credentials, CredentialsError> {
         .enable_all()
         .build()
         .unwrap();
-    let keys = runtime.block_on(Keys::find(Arc::new(env), None, false))?;
+    let keys = runtime.block_on(Keys::find(
+        Arc::new(env),
+        None,
+        false,
+        Authorities::default(),
+    ))?;
     Ok(keys.present().credentials.clone())
 }
 
@@ -339,7 +346,11 @@ async fn of_many_who_notice_that_a_file_has_changed_one_asks() {
     touch("one");
     let path = file.display().to_string();
     let env = move |name: &str| (name == "ALIBABA_CLOUD_CONFIG_FILE").then(|| path.clone());
-    let keys = Arc::new(Keys::find(Arc::new(env), None, true).await.unwrap());
+    let keys = Arc::new(
+        Keys::find(Arc::new(env), None, true, Authorities::default())
+            .await
+            .unwrap(),
+    );
     for round in 2..20 {
         touch(&format!("round{round}"));
         let mut callers = tokio::task::JoinSet::new();

@@ -65,6 +65,12 @@ fn each_mode_that_is_supported_says_where_its_key_comes_from() {
     assert!(pair("AK").0.is_none(), "a token of another mode is no part");
     let (token, secrets) = pair("StsToken");
     assert!(token.as_ref() == Some(&secrets[2]));
+    let Means::Assumed(pair, role) = means("RamRoleArn").0 else {
+        panic!()
+    };
+    assert!(pair.id.1.is_some() && pair.secret.1.is_some() && pair.token.1.is_some());
+    assert_eq!(role.arn, "acs:ram::1:role/r");
+    assert_eq!((role.session, role.seconds), (None, None));
     assert!(means("External").0 == Means::Command("get-key --now".into()));
     assert!(means("CredentialsURI").0 == Means::Uri("http://127.0.0.1/key".into()));
     assert!(means("EcsRamRole").0 == Means::Role(Some("role".into())));
@@ -73,7 +79,6 @@ fn each_mode_that_is_supported_says_where_its_key_comes_from() {
 #[test]
 fn every_other_mode_is_named_as_not_supported_with_the_way_out() {
     for mode in [
-        "RamRoleArn",
         "ChainableRamRoleArn",
         "RamRoleArnWithEcs",
         "RsaKeyPair",
@@ -102,6 +107,10 @@ fn a_field_that_a_mode_needs_and_that_is_not_there_is_named() {
         (
             "StsToken",
             &["access_key_id", "access_key_secret", "sts_token"],
+        ),
+        (
+            "RamRoleArn",
+            &["access_key_id", "access_key_secret", "ram_role_arn"],
         ),
         ("External", &["process_command"]),
         ("CredentialsURI", &["credentials_uri"]),
@@ -185,6 +194,14 @@ fn each_type_of_section_that_is_supported_says_where_its_key_comes_from() {
         assert!(pair.secret.1.as_ref() == Some(&secrets[1]));
         assert!(pair.token.1.as_ref() == has_token.then_some(&secrets[2]));
     }
+    let (text, secrets) = ini("ram_role_arn");
+    let Means::Assumed(pair, role) = of_ini(&text, None).unwrap().unwrap().1 else {
+        panic!()
+    };
+    assert!(pair.id.1.as_ref() == Some(&secrets[0]) && pair.token.1.is_none());
+    assert_eq!(role.arn, "acs:ram::1:role/r");
+    let error = of_ini(&text.replace("role_arn = acs", "x = acs"), None).err();
+    assert!(error.unwrap().contains("has no `role_arn`"));
     let (text, _) = ini("ecs_ram_role");
     let role = of_ini(&text, None).unwrap().unwrap().1;
     assert!(role == Means::Role(Some("role".into())));
@@ -192,7 +209,7 @@ fn each_type_of_section_that_is_supported_says_where_its_key_comes_from() {
 
 #[test]
 fn every_other_type_is_named_as_not_supported_with_the_way_out() {
-    for kind in ["ram_role_arn", "oidc_role_arn", "rsa_key_pair", "bearer"] {
+    for kind in ["oidc_role_arn", "rsa_key_pair", "bearer"] {
         let (text, secrets) = ini(kind);
         let error = of_ini(&text, None).err().unwrap();
         for words in [kind, "does not support", TYPES, "section [default]"] {
