@@ -54,14 +54,15 @@ pub(super) fn of_command(text: &str) -> Result<Handed, &'static str> {
     ) else {
         return Err("what it printed lacks `access_key_id` or `access_key_secret`");
     };
-    let token = match field(&answer, "mode").as_deref() {
-        Some("AK") | None => None,
+    let token = field(&answer, "sts_token");
+    match field(&answer, "mode").as_deref() {
+        Some("AK") | None => {}
+        Some("StsToken") if token.is_some() => {}
         Some("StsToken") => {
-            let token = field(&answer, "sts_token");
-            Some(token.ok_or("what it printed has the mode StsToken and no `sts_token`")?)
+            return Err("what it printed has the mode StsToken and no `sts_token`");
         }
         Some(_) => return Err("what it printed has another `mode` than AK or StsToken"),
-    };
+    }
     let ends = field(&answer, "expiration");
     Ok(Handed {
         id,

@@ -1,7 +1,7 @@
 //! The command of a profile that prints a key (the mode External of the aliyun command line tool).
 //!
-//! It is no shell's: its words are separated by spaces. It gets those variables that a log-in needs, and none that could
-//! hold a key.
+//! It is no shell's: its words are separated by spaces, and kept together by quotes. It gets those variables that a log-in
+//! needs, and none that could hold a key.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -42,13 +42,13 @@ pub(super) async fn run(
     line: &str,
     env: &(dyn Fn(&str) -> Option<String> + Send + Sync),
 ) -> Result<String, String> {
-    let mut words = line.split_whitespace();
-    let program = words.next().ok_or("the command is empty")?;
+    let words = words(line)?;
+    let (program, arguments) = words.split_first().ok_or("the command is empty")?;
     let variables = VARIABLES
         .iter()
         .filter_map(|name| Some((*name, env(name)?)));
     let mut child = Command::new(program)
-        .args(words)
+        .args(arguments)
         .env_clear()
         .envs(variables)
         .stdin(Stdio::null())
@@ -77,6 +77,68 @@ pub(super) async fn run(
         (_, Some(status)) if !status.success() => Err(format!("the command failed ({status})")),
         (bytes, Some(_)) => {
             String::from_utf8(bytes).map_err(|_| "the command printed no text".into())
+        }
+    }
+}
+
+/// The words of a command, as POSIX shells read them where nothing is to be expanded.
+fn words(line: &str) -> Result<Vec<String>, &'static str> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '\\') => {
+                let escaped = chars.next().ok_or("the command ends in a backslash")?;
+                word.get_or_insert_default().push(escaped);
+            }
+            (Some('"'), '\\') => {
+                let escaped = chars.next().ok_or("the command has an open quote")?;
+                let word = word.get_or_insert_default();
+                if !matches!(escaped, '"' | '\\' | '$' | '`') {
+                    word.push('\\');
+                }
+                word.push(escaped);
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("the command has an open quote");
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_separated_by_spaces_and_kept_together_by_quotes() {
+        for (line, expected) in [
+            ("get-key", &["get-key"][..]),
+            ("  get-key \t--now  ", &["get-key", "--now"]),
+            (
+                "'/my tools/get' -x \"a b\"c",
+                &["/my tools/get", "-x", "a bc"],
+            ),
+            (r"a\ b \'c", &["a b", "'c"]),
+            (r#""a\"b" "c\d" '\'"#, &["a\"b", r"c\d", r"\"]),
+            ("a '' $HOME;x|y", &["a", "", "$HOME;x|y"]),
+            ("", &[]),
+        ] {
+            assert_eq!(words(line).unwrap(), expected, "{line}");
+        }
+        for open in ["'a", "\"a", "a\\", "\"a\\"] {
+            assert!(words(open).is_err(), "{open}");
         }
     }
 }

@@ -10,10 +10,17 @@ use crate::cloud::error::tidy;
 const MAX_NAME_CHARS: usize = 64;
 
 /// The modes of the command line tool that are supported.
-const MODES: &str = "AK, StsToken, RamRoleArn, External, CredentialsURI and EcsRamRole";
+const MODES: [&str; 6] = [
+    "AK",
+    "StsToken",
+    "RamRoleArn",
+    "External",
+    "CredentialsURI",
+    "EcsRamRole",
+];
 
 /// The types of sections that are supported.
-const TYPES: &str = "access_key, sts, ram_role_arn and ecs_ram_role";
+const TYPES: [&str; 4] = ["access_key", "sts", "ram_role_arn", "ecs_ram_role"];
 
 /// Where the key of a profile comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,47 +85,50 @@ pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> 
         };
     };
     let mode = field(profile, "mode").unwrap_or_else(|| "AK".into());
+    // Upper and lower case are the same to the tool.
+    let known = MODES.iter().find(|known| known.eq_ignore_ascii_case(&mode));
+    let mode = known.map_or(mode, |known| (*known).to_owned());
     let whose = format!("profile `{}`", shown(&name));
     let needed = |key: &str| {
         field(profile, key).ok_or_else(|| format!("{whose} of mode {mode} has no `{key}`"))
     };
     let means = match mode.as_str() {
         "AK" | "StsToken" | "RamRoleArn" => {
-            let part = |key: &str| (key.to_owned(), field(profile, key));
-            let mut pair = Pair {
-                id: part("access_key_id"),
-                secret: part("access_key_secret"),
-                token: ("sts_token".into(), None),
-            };
-            let is_empty = pair.id.1.is_none() && pair.secret.1.is_none();
-            if is_empty && wanted.is_none() && mode != "RamRoleArn" {
+            let keys = ["access_key_id", "access_key_secret"];
+            let is_empty = keys.iter().all(|key| field(profile, key).is_none());
+            if is_empty && wanted.is_none() && mode == "AK" {
                 return Ok(None);
             }
-            needed("access_key_id")?;
-            needed("access_key_secret")?;
-            if mode == "StsToken" {
-                pair.token.1 = Some(needed("sts_token")?);
-            }
-            if mode != "RamRoleArn" {
-                return Ok(Some((name, Means::Pair(pair))));
-            }
-            pair.token.1 = field(profile, "sts_token");
-            let seconds = profile.get("expired_seconds").and_then(Value::as_u64);
-            let role = Role {
-                arn: needed("ram_role_arn")?,
-                session: field(profile, "ram_session_name"),
-                // The tool writes 0 for what was not said.
-                seconds: seconds.filter(|n| *n > 0).map(|n| n.to_string()),
-                external_id: field(profile, "external_id"),
-                policy: field(profile, "policy"),
-                region: field(profile, "sts_region"),
+            let part = |key: &str| Ok::<Part, String>((key.to_owned(), Some(needed(key)?)));
+            let pair = Pair {
+                id: part("access_key_id")?,
+                secret: part("access_key_secret")?,
+                token: match mode.as_str() {
+                    "StsToken" => part("sts_token")?,
+                    "AK" => ("sts_token".into(), None),
+                    _ => ("sts_token".into(), field(profile, "sts_token")),
+                },
             };
-            Means::Assumed(pair, role)
+            if mode == "RamRoleArn" {
+                let seconds = profile.get("expired_seconds").and_then(Value::as_u64);
+                let role = Role {
+                    arn: needed("ram_role_arn")?,
+                    session: field(profile, "ram_session_name"),
+                    // The tool writes 0 for what was not said.
+                    seconds: seconds.filter(|n| *n > 0).map(|n| n.to_string()),
+                    external_id: field(profile, "external_id"),
+                    policy: None,
+                    region: field(profile, "sts_region"),
+                };
+                Means::Assumed(pair, role)
+            } else {
+                Means::Pair(pair)
+            }
         }
         "External" => Means::Command(needed("process_command")?),
         "CredentialsURI" => Means::Uri(needed("credentials_uri")?),
         "EcsRamRole" => Means::Role(field(profile, "ram_role_name")),
-        other => return Err(unsupported(&whose, "mode", other, MODES)),
+        other => return Err(unsupported(&whose, "mode", other, &MODES)),
     };
     Ok(Some((name, means)))
 }
@@ -141,49 +151,42 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
     }
     let whose = format!("section [{}]", shown(&name));
     let Some(kind) = field("type") else {
-        return Err(format!("{whose} has no `type`; it can be {TYPES}"));
+        return Err(format!(
+            "{whose} has no `type`; it can be {}",
+            TYPES.join(", ")
+        ));
     };
     let needed = |key: &str| {
         let missing = || format!("{whose} of type {kind} has no `{key}`");
-        field(key).map(|_| ()).ok_or_else(missing)
+        field(key).ok_or_else(missing)
     };
-    let part = |key: &str| (key.to_owned(), field(key));
+    let part = |key: &str| Ok::<Part, String>((key.to_owned(), Some(needed(key)?)));
     let means = match kind.as_str() {
         "access_key" | "sts" | "ram_role_arn" => {
-            needed("access_key_id")?;
-            needed("access_key_secret")?;
-            let token = match kind.as_str() {
-                "sts" => {
-                    needed("security_token")?;
-                    part("security_token")
-                }
-                _ => ("security_token".into(), None),
-            };
             let pair = Pair {
-                id: part("access_key_id"),
-                secret: part("access_key_secret"),
-                token,
+                id: part("access_key_id")?,
+                secret: part("access_key_secret")?,
+                token: match kind.as_str() {
+                    "sts" => part("security_token")?,
+                    _ => ("security_token".into(), None),
+                },
             };
             if kind == "ram_role_arn" {
-                needed("role_arn")?;
-            }
-            match field("role_arn") {
-                Some(arn) if kind == "ram_role_arn" => {
-                    let role = Role {
-                        arn,
-                        session: field("role_session_name"),
-                        seconds: None,
-                        external_id: field("external_id"),
-                        policy: field("policy"),
-                        region: None,
-                    };
-                    Means::Assumed(pair, role)
-                }
-                _ => Means::Pair(pair),
+                let role = Role {
+                    arn: needed("role_arn")?,
+                    session: field("role_session_name"),
+                    seconds: None,
+                    external_id: None,
+                    policy: field("policy"),
+                    region: None,
+                };
+                Means::Assumed(pair, role)
+            } else {
+                Means::Pair(pair)
             }
         }
         "ecs_ram_role" => Means::Role(field("role_name")),
-        other => return Err(unsupported(&whose, "type", other, TYPES)),
+        other => return Err(unsupported(&whose, "type", other, &TYPES)),
     };
     Ok(Some((name, means)))
 }
@@ -222,16 +225,17 @@ fn unquoted(value: &str) -> &str {
     inner('"').or_else(|| inner('\'')).unwrap_or(value)
 }
 
-fn unsupported(whose: &str, what: &str, given: &str, known: &str) -> String {
+fn unsupported(whose: &str, what: &str, given: &str, known: &[&str]) -> String {
     format!(
-        "{whose} has the {what} `{}`, which er-dev does not support; it can be {known}. Name another one with \
+        "{whose} has the {what} `{}`, which er-dev does not support; it can be {}. Name another one with \
          `service.profile`, or let a command print the key with the mode External of the aliyun command line tool",
-        shown(given)
+        shown(given),
+        known.join(", ")
     )
 }
 
 /// A text of the file that holds a name, as far as it may be shown.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     tidy(name, MAX_NAME_CHARS)
 }
 

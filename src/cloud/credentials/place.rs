@@ -107,16 +107,16 @@ impl Search {
                 return Ok(First { place, stamps, key });
             }
         }
-        match self.wanted() {
-            Some(name) => Err(CredentialsError::NoProfile {
-                name: crate::cloud::error::tidy(&name, 64),
-                looked: match looked.is_empty() {
-                    true => "any file, since there is none that may be looked into".into(),
-                    false => looked.join(" or "),
-                },
-            }),
-            None => Err(CredentialsError::NotFound),
+        let Some(name) = self.wanted() else {
+            return Err(CredentialsError::NotFound);
+        };
+        if looked.is_empty() {
+            looked.push("any file, since none may be looked into".into());
         }
+        Err(CredentialsError::NoProfile {
+            name: means::shown(&name),
+            looked: looked.join(" or "),
+        })
     }
 
     /// The places that are looked at, in their order.
@@ -219,7 +219,7 @@ impl Search {
         let Some((name, means)) = read(&text, self.wanted().as_deref()).map_err(unusable)? else {
             return Ok(None);
         };
-        let name = crate::cloud::error::tidy(&name, 64);
+        let name = means::shown(&name);
         let place = format!("profile `{name}` of {}", path.display());
         self.obtain(&place, Source::Profile(name), means)
             .await

@@ -65,6 +65,7 @@ fn each_mode_that_is_supported_says_where_its_key_comes_from() {
     assert!(pair("AK").0.is_none(), "a token of another mode is no part");
     let (token, secrets) = pair("StsToken");
     assert!(token.as_ref() == Some(&secrets[2]));
+    assert!(pair("ak").0.is_none() && pair("STSTOKEN").0.is_some());
     let Means::Assumed(pair, role) = means("RamRoleArn").0 else {
         panic!()
     };
@@ -85,14 +86,18 @@ fn every_other_mode_is_named_as_not_supported_with_the_way_out() {
         "OIDC",
         "CloudSSO",
         "OAuth",
-        "ak",
+        "and",
         "nonsense\u{1b}[31m",
     ] {
         let (found, secrets) = of(mode);
         let error = found.err().unwrap();
         let shown: String = mode.chars().filter(|c| !c.is_control()).take(8).collect();
         assert!(error.contains(&shown[..2]), "{error}");
-        for words in ["does not support", MODES, "service.profile", "External"] {
+        for words in [
+            "does not support",
+            "RamRoleArn, External, ",
+            "service.profile",
+        ] {
             assert!(error.contains(words), "{mode}: {error}");
         }
         assert!(!error.chars().any(char::is_control), "{error:?}");
@@ -212,7 +217,12 @@ fn every_other_type_is_named_as_not_supported_with_the_way_out() {
     for kind in ["oidc_role_arn", "rsa_key_pair", "bearer"] {
         let (text, secrets) = ini(kind);
         let error = of_ini(&text, None).err().unwrap();
-        for words in [kind, "does not support", TYPES, "section [default]"] {
+        for words in [
+            kind,
+            "does not support",
+            "sts, ram_role_arn",
+            "section [default]",
+        ] {
             assert!(error.contains(words), "{kind}: {error}");
         }
         assert_hidden(&error, &secrets);
