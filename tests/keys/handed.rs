@@ -144,6 +144,7 @@ pub(crate) struct Server {
 struct Shared {
     answer: Mutex<String>,
     down: AtomicBool,
+    fresh: AtomicBool,
     asked: AtomicUsize,
 }
 
@@ -155,6 +156,7 @@ impl Server {
         let shared = Arc::new(Shared {
             answer: Mutex::new(key.answer()),
             down: AtomicBool::new(false),
+            fresh: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
         });
         let roles = "/latest/meta-data/ram/security-credentials/";
@@ -185,6 +187,11 @@ impl Server {
         self.shared.down.store(false, Ordering::SeqCst);
     }
 
+    /// From now on another key is handed out each time, which nobody knows.
+    pub(crate) fn hand_out_nonsense(&self) {
+        self.shared.fresh.store(true, Ordering::SeqCst);
+    }
+
     /// From now on there is no key.
     pub(crate) fn fail(&self) {
         self.shared.down.store(true, Ordering::SeqCst);
@@ -206,6 +213,9 @@ async fn hand_out(State(shared): State<Arc<Shared>>) -> Result<String, StatusCod
     shared.asked.fetch_add(1, Ordering::SeqCst);
     if shared.down.load(Ordering::SeqCst) {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if shared.fresh.load(Ordering::SeqCst) {
+        return Ok(Given::ending(Duration::from_secs(3_600)).answer());
     }
     Ok(shared.answer.lock().unwrap().clone())
 }

@@ -181,7 +181,7 @@ impl Keys {
                 .as_ref()
                 .is_some_and(|(_, place)| place.stamps() != held.stamps);
             if since.is_some_and(|since| since < ASKED_FOR_REFUSAL) && !changed {
-                held.looks = held.looks.refused(now, fastrand::f64());
+                held.looks = held.looks.refused(now);
                 self.refusals.notify_one();
                 return false;
             }
@@ -241,13 +241,16 @@ impl Keys {
         });
         let mut held = self.held();
         held.stamps = stamps;
+        if held.refused == Some(held.key.number) {
+            held.asked = Some(now);
+        }
         match loaded {
             Ok((found, looks)) => {
                 held.error = None;
                 held.looks = looks;
                 if held.key.credentials.signs_like(&found) {
                     if held.refused == Some(held.key.number) {
-                        held.looks = held.looks.refused(now, jitter);
+                        held.looks = held.looks.refused(now);
                     }
                     return;
                 }

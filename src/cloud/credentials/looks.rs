@@ -18,8 +18,12 @@ const TRAVEL: Duration = Duration::from_secs(2);
 /// The first pause after a source did not answer, and the shortest one altogether.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause after a source did not answer, and the one while the service refuses what it gave.
+/// The longest pause after a source did not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pause while the service refuses what the source gave. Some sources give another key each time, and each is a
+/// request, so it is the pause between two tries of a refused key.
+const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
 /// What is known of a key's end and of when to ask for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +63,8 @@ impl Looks {
     }
 
     /// The service refuses the key, so the source is asked whether it has another one by now.
-    pub(super) fn refused(self, now: Moment, jitter: f64) -> Self {
-        let again = now + drawn(LONGEST_PAUSE, jitter);
+    pub(super) fn refused(self, now: Moment) -> Self {
+        let again = now + REFUSED_PAUSE;
         Self {
             next: Some(self.next.map_or(again, |next| next.min(again))),
             ..self
@@ -128,8 +132,8 @@ mod tests {
         let looks = Looks::given(None, at(1_000), 0.5);
         assert!(!looks.is_due(at(u64::MAX / 2_000_000_000)));
         assert!(!looks.has_ended(at(1_000_000)));
-        let looks = looks.refused(at(2_000), 0.0);
-        assert_eq!(asked(looks, 2_000), 2_030);
+        let looks = looks.refused(at(2_000));
+        assert_eq!(asked(looks, 2_000), 2_300);
     }
 
     #[test]
