@@ -5,6 +5,7 @@
 //! without a guess, they are unknown, and then nothing is deleted.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,8 +28,25 @@ impl Cloud {
     ) -> Result<Listing, CloudError> {
         let operation = "DescribeRoutine";
         let arguments = [("Name", routine.as_str())];
-        let sent = self.rpc.send(permit, operation, &arguments, Size::Words);
-        let answer = sent.await?;
+        let mut key = self.rpc.key(operation)?;
+        let sent = self
+            .rpc
+            .send_with(&key, permit, operation, &arguments, Size::Words);
+        let answer = match sent.await {
+            // A listing changes nothing, so it may go out once more.
+            Err(error) if error.key_changed => {
+                let permit = self.permit().await;
+                key = self.rpc.key(operation)?;
+                self.rpc
+                    .send_with(&key, permit, operation, &arguments, Size::Words)
+                    .await?
+            }
+            answer => answer?,
+        };
+        self.listed_with
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(routine.clone(), key.number);
         match answer.get("Content") {
             Some(Value::Object(content)) => Ok(listing(content)),
             // The service has been seen to answer like this for a routine that does not exist.
@@ -99,7 +117,8 @@ impl Cloud {
     }
 
     /// Deletes a version for good (`DeleteRoutineCodeRevision`). The service does not promise to spare a live one, so
-    /// the look it rests on has to be fresh when the permit is given.
+    /// the look it rests on has to be fresh when the permit is given. It is sent with the key of that look or not at all,
+    /// since no answer names the account.
     pub async fn delete(
         &self,
         permit: Permit<'_>,
@@ -111,8 +130,13 @@ impl Cloud {
             ("Name", routine.as_str()),
             ("SelectCodeRevision", revision.as_str()),
         ];
+        let key = self.rpc.key(operation)?;
+        if self.listed_with(routine) != Some(key.number) {
+            let class = Class::NotSent;
+            return Err(CloudError::unusable(class, operation, error::KEY_CHANGED));
+        }
         self.rpc
-            .send(permit, operation, &arguments, Size::Words)
+            .send_with(&key, permit, operation, &arguments, Size::Words)
             .await?;
         Ok(())
     }

@@ -12,6 +12,9 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How a problem with the encryption of a connection begins.
 pub(super) const NO_TLS: &str = "no secure connection";
 
+/// What is said of a deletion that was to rest on a listing with another key.
+pub const KEY_CHANGED: &str = "the key has changed since the versions were listed";
+
 /// What is said of an answer that the service did not write.
 pub(super) const NOT_THE_SERVICE: &str = "the answer is not the service's";
 
@@ -66,6 +69,8 @@ pub struct CloudError {
     pub answered: bool,
     /// Whether the request was refused because of this machine's clock, and the service's time is used from now on.
     pub clock_set: bool,
+    /// Whether the request was refused because of its key, and there is another one now.
+    pub key_changed: bool,
 }
 
 impl fmt::Display for CloudError {
@@ -90,6 +95,7 @@ impl CloudError {
             retry_after: None,
             answered: false,
             clock_set: false,
+            key_changed: false,
         }
     }
 
@@ -106,6 +112,9 @@ impl CloudError {
         match self.class {
             Class::NotSent if self.what.starts_with(NO_TLS) => {
                 "check `endpoint`; nothing was sent. Where a network opens secure connections, trust its certificate authority with `--ca-file FILE`".into()
+            }
+            Class::NotSent if self.what == KEY_CHANGED => {
+                "nothing to do: the versions are listed again with the new key first".into()
             }
             Class::NotSent => {
                 "check the network and `endpoint`; the edit is kept and goes up when the service answers".into()
@@ -124,6 +133,9 @@ impl CloudError {
                 "allow the action `dcdn:{}` for this key in the RAM console",
                 self.operation
             ),
+            Class::Credentials if self.code.is_none() => {
+                "see why the source of the key gives no new one; the edit is kept and goes up when it does".into()
+            }
             Class::Credentials => {
                 "check the access key id and secret, and whether the key is active in the RAM console".into()
             }
@@ -327,6 +339,7 @@ impl Told {
             retry_after: answer.retry_after,
             answered: true,
             clock_set: false,
+            key_changed: false,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The remote service: list versions, upload, read back, delete, publish, create.
 //!
-//! [`Cloud`] is one service with one key. Every request of its API passes the gate inside; none is repeated, because
-//! only the caller knows whether that is safe. What an error means for the next try is in its [`error::Class`].
+//! [`Cloud`] is one service with one key at a time. Every request of its API passes the gate inside; none that changes
+//! something is repeated, because only the caller knows whether that is safe. What an error means for the next try is in
+//! its [`error::Class`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -12,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::clock;
 use crate::config::{Limits, Service};
-use crate::routine::{Code, Revision};
+use crate::routine::{Code, Revision, RoutineName};
 
 pub mod credentials;
 mod dcdn;
@@ -31,6 +33,8 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 pub struct Cloud {
     rpc: rpc::Rpc,
     loopback: bool,
+    /// The number of the key that each routine was listed with last.
+    listed_with: Mutex<BTreeMap<RoutineName, u64>>,
 }
 
 /// How long answers are waited for, in total from the first byte sent to the last one read.
@@ -148,7 +152,7 @@ impl Cloud {
     /// one budget of requests.
     pub fn new(
         service: &Service,
-        credentials: credentials::Credentials,
+        keys: Arc<credentials::keys::Keys>,
         limits: Limits,
         budget: &Path,
         timeouts: Timeouts,
@@ -157,10 +161,11 @@ impl Cloud {
         let client =
             http::Client::new(service.endpoint.loopback, authorities).map_err(ClientError)?;
         let gate = gate::Gate::new(limits, budget, clock::now);
-        let rpc = rpc::Rpc::new(client, service, credentials, gate, timeouts);
+        let rpc = rpc::Rpc::new(client, service, keys, gate, timeouts);
         Ok(Self {
             rpc,
             loopback: service.endpoint.loopback,
+            listed_with: Mutex::default(),
         })
     }
 
@@ -173,6 +178,20 @@ impl Cloud {
     /// The same, ahead of the line.
     pub async fn urgent_permit(&self) -> gate::Permit<'_> {
         self.rpc.urgent_permit().await
+    }
+
+    /// Whether a routine was listed with another key than the present one, which may be another account's: what is known
+    /// of it is worth nothing then. The present key is the one by now, also if nothing was sent with it yet.
+    pub async fn is_of_another_key(&self, routine: &RoutineName) -> bool {
+        self.rpc.keys.refresh().await;
+        let listed_with = self.listed_with(routine);
+        listed_with.is_some_and(|number| number != self.rpc.keys.present().number)
+    }
+
+    fn listed_with(&self, routine: &RoutineName) -> Option<u64> {
+        let all = self.listed_with.lock();
+        let all = all.unwrap_or_else(PoisonError::into_inner);
+        all.get(routine).copied()
     }
 
     /// What the gate has let through so far.

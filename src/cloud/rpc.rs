@@ -2,14 +2,16 @@
 //!
 //! A call that is refused because of this machine's clock was not carried out, and from then on the service's time is
 //! used. Such a call goes out once more by itself, unless its caller brought the permit: then it may rest on something
-//! that is old by now.
+//! that is old by now. The same holds for one whose key was refused and has been replaced.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::credentials::Credentials;
+use super::credentials::keys::{Ended, Key, Keys};
 use super::error::{self, Answer, Class, CloudError};
 use super::gate::{Gate, Permit, State, Usage};
 use super::sign;
@@ -43,7 +45,7 @@ pub(super) struct Rpc {
     url: String,
     host: String,
     scheme: Signature,
-    credentials: Credentials,
+    pub(super) keys: Arc<Keys>,
     gate: Gate,
     pub(super) clock: WallClock,
 }
@@ -52,7 +54,7 @@ impl Rpc {
     pub(super) fn new(
         client: http::Client,
         service: &Service,
-        credentials: Credentials,
+        keys: Arc<Keys>,
         gate: Gate,
         timeouts: Timeouts,
     ) -> Self {
@@ -62,7 +64,7 @@ impl Rpc {
             url: format!("{}/", service.endpoint.url),
             host: service.endpoint.host.clone(),
             scheme: service.signature,
-            credentials,
+            keys,
             gate,
             clock: WallClock::default(),
         }
@@ -70,11 +72,14 @@ impl Rpc {
 
     /// A permit for [`Rpc::send`].
     pub(super) async fn permit(&self) -> Permit<'_> {
+        // Before the wait for the permit, so that nobody waits for a key with a permit in hand.
+        self.keys.refresh().await;
         self.gate.permit().await
     }
 
     /// A permit ahead of the line, for [`Rpc::send`].
     pub(super) async fn urgent_permit(&self) -> Permit<'_> {
+        self.keys.refresh().await;
         self.gate.urgent_permit().await
     }
 
@@ -95,7 +100,7 @@ impl Rpc {
     ) -> Result<Value, CloudError> {
         let permit = self.permit().await;
         match self.send(permit, operation, arguments, size).await {
-            Err(error) if error.clock_set => {
+            Err(error) if error.clock_set || error.key_changed => {
                 let permit = self.permit().await;
                 self.send(permit, operation, arguments, size).await
             }
@@ -106,6 +111,27 @@ impl Rpc {
     /// Sends one call with a permit that the caller waited for.
     pub(super) async fn send(
         &self,
+        permit: Permit<'_>,
+        operation: &'static str,
+        arguments: &[(&'static str, &str)],
+        size: Size,
+    ) -> Result<Value, CloudError> {
+        let key = self.key(operation)?;
+        self.send_with(&key, permit, operation, arguments, size)
+            .await
+    }
+
+    /// The key to sign with.
+    pub(super) fn key(&self, operation: &'static str) -> Result<Arc<Key>, CloudError> {
+        let none =
+            |ended: Ended| CloudError::unusable(Class::Credentials, operation, ended.to_string());
+        self.keys.usable().map_err(none)
+    }
+
+    /// Sends one call that is signed with this key.
+    pub(super) async fn send_with(
+        &self,
+        key: &Key,
         mut permit: Permit<'_>,
         operation: &'static str,
         arguments: &[(&'static str, &str)],
@@ -114,7 +140,7 @@ impl Rpc {
         // Time and nonce are taken after the wait for the permit, so that neither is old when it arrives.
         let now = self.clock.now(SystemTime::now(), clock::now());
         let signed_with = self.clock.offset();
-        let signed = self.signed(operation, arguments, now, &nonce());
+        let signed = self.signed(&key.credentials, operation, arguments, now, &nonce());
         let request = |client: &reqwest::Client| {
             let request = client.post(&self.url).timeout(self.timeouts.api);
             let headers = signed.headers.into_iter();
@@ -138,7 +164,7 @@ impl Rpc {
         if answer.status != 200 {
             let told = Answer {
                 status: answer.status,
-                body: &self.scrubbed(&answer.text),
+                body: &scrubbed(&key.credentials, &answer.text),
                 retry_after: answer.retry_after,
             };
             let mut error = error::of_api(operation, told);
@@ -150,6 +176,9 @@ impl Rpc {
                 // Another request may have set it since this one was signed.
                 error.clock_set =
                     answer.date.is_some_and(set) || self.clock.offset() != signed_with;
+            }
+            if error.class == Class::Credentials && !error.is_permission() {
+                error.key_changed = self.keys.refused(key).await;
             }
             return Err(error);
         }
@@ -165,15 +194,16 @@ impl Rpc {
 
     fn signed(
         &self,
+        credentials: &Credentials,
         operation: &str,
         arguments: &[(&'static str, &str)],
         now: SystemTime,
         nonce: &str,
     ) -> sign::Signed {
         let key = sign::Key {
-            id: &self.credentials.id,
-            secret: self.credentials.secret().expose_secret(),
-            token: self.credentials.token().map(|token| token.expose_secret()),
+            id: &credentials.id,
+            secret: credentials.secret().expose_secret(),
+            token: credentials.token().map(|token| token.expose_secret()),
         };
         let call = sign::Call {
             operation,
@@ -185,27 +215,25 @@ impl Rpc {
         };
         sign::sign(self.scheme, &key, &call)
     }
+}
 
-    /// A server's text without what this program must not repeat, should a server repeat it.
-    fn scrubbed(&self, text: &str) -> String {
-        let token = self
-            .credentials
-            .token()
-            .map_or("", |token| token.expose_secret());
-        let secret = self.credentials.secret().expose_secret();
-        let mut text = text.to_owned();
-        for hidden in [secret, token, &self.credentials.id] {
-            if !hidden.is_empty() {
-                text = text.replace(hidden, "***");
-                text = text.replace(&sign::encode(hidden), "***");
-            }
+/// A server's text without what this program must not repeat, should a server repeat it.
+pub(super) fn scrubbed(credentials: &Credentials, text: &str) -> String {
+    let token = credentials.token();
+    let token = token.map_or("", |token| token.expose_secret());
+    let secret = credentials.secret().expose_secret();
+    let mut text = text.to_owned();
+    for hidden in [secret, token, &credentials.id] {
+        if !hidden.is_empty() {
+            text = text.replace(hidden, "***");
+            text = text.replace(&sign::encode(hidden), "***");
         }
-        text
     }
+    text
 }
 
 /// A random UUID (version 4), fresh for every attempt: the service refuses a nonce it has seen.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     let random = fastrand::u128(..);
     let marked = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{marked:032x}");

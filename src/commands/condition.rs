@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cloud::Cloud;
+use crate::cloud::error::CloudError;
 use crate::cloud::gate::State;
 use crate::cloud::time::Offset;
 use crate::config::Limits;
@@ -46,6 +47,14 @@ impl Condition {
             limits,
             told: Arc::default(),
         }
+    }
+
+    /// Lists a routine again that was listed with another key, which may be another account's.
+    pub(super) async fn list_again(&self, session: &mut Session) -> Result<(), CloudError> {
+        if self.cloud.is_of_another_key(&session.routine().name).await {
+            session.list().await?;
+        }
+        Ok(())
     }
 
     /// What has changed since this was last asked, by what a routine's last pass met.
@@ -201,7 +210,7 @@ fn degraded(safety: Safety, what: String, help: &str, class: Class) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use crate::cloud::error::{Class as CloudClass, CloudError};
+    use crate::cloud::error::Class as CloudClass;
 
     use super::*;
 

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::cli::Common;
 use crate::cloud::credentials::Credentials;
+use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
 use crate::config::{Config, Endpoint, Routine};
 use crate::emulator::{Emulator, Options};
@@ -26,7 +27,7 @@ pub(super) struct Context {
     pub(super) config: Config,
     pub(super) cloud: Arc<Cloud>,
     pub(super) state: StateDir,
-    credentials: Credentials,
+    pub(super) keys: Arc<Keys>,
     settings: Arc<Settings>,
     /// What a run on the emulator takes with it when it ends.
     ground: Option<Ground>,
@@ -64,8 +65,14 @@ impl Context {
                 ))
             })?;
         }
+        let authorities = match &common.ca_file {
+            Some(path) => {
+                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
+            }
+            None => Authorities::default(),
+        };
         let mut ground = None;
-        let (credentials, state) = if choice.emulator {
+        let (keys, state) = if choice.emulator {
             let (emulator, state) = start_emulator(&config).await?;
             config.service.endpoint = endpoint_of(&emulator);
             let dir = StateDir::open(state.path()).map_err(state_failure)?;
@@ -73,32 +80,27 @@ impl Context {
                 emulator,
                 _state: state,
             });
-            (Credentials::emulator(), dir)
+            (Keys::fixed(Credentials::emulator()), dir)
         } else {
-            let credentials = Credentials::find(&env)
+            let service = &config.service;
+            let (profile, loopback) = (service.profile.clone(), service.endpoint.loopback);
+            let keys = Keys::find(Arc::new(env), profile, loopback, authorities.clone())
+                .await
                 .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
             let path = match &common.state_dir {
                 Some(path) => path.clone(),
                 None => StateDir::usual(&env).map_err(state_failure)?,
             };
-            (credentials, StateDir::open(&path).map_err(state_failure)?)
+            (keys, StateDir::open(&path).map_err(state_failure)?)
         };
-        credentials
-            .check_endpoint(config.service.endpoint.loopback)
-            .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
-        let authorities = match &common.ca_file {
-            Some(path) => {
-                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
-            }
-            None => Authorities::default(),
-        };
+        let keys = Arc::new(keys);
         let timeouts = Timeouts {
             api: common.api_timeout,
             post: common.post_timeout,
         };
         let cloud = Cloud::new(
             &config.service,
-            credentials.clone(),
+            Arc::clone(&keys),
             config.limits,
             &state.budget(),
             timeouts,
@@ -118,7 +120,7 @@ impl Context {
         Ok(Self {
             cloud: Arc::new(cloud),
             state,
-            credentials,
+            keys,
             settings: Arc::new(settings),
             config,
             ground,
@@ -127,11 +129,12 @@ impl Context {
 
     /// Says what is worked on, with which key.
     pub(super) fn tell_start(&self, report: &mut Report) {
+        let key = self.keys.present();
         report.tell(&Event::Started {
             version: env!("CARGO_PKG_VERSION"),
             endpoint: self.config.service.endpoint.host.clone(),
-            key: self.credentials.shown_id(),
-            source: self.credentials.source.to_string(),
+            key: key.credentials.shown_id(),
+            source: key.credentials.source.to_string(),
         });
     }
 

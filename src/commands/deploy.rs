@@ -39,7 +39,7 @@ pub(super) async fn carry_out(
     let condition = manner.condition.clone();
     let (session, ended) = match job {
         Job::Deploy(edit) => deploy(edit, session, &tell, manner).await,
-        Job::Tidy(routine) => tidy(routine, session, &tell).await,
+        Job::Tidy(routine) => tidy(routine, session, &tell, &condition).await,
     };
     tell_all(&tell, condition.changes(&session)).await;
     (session, ended)
@@ -50,8 +50,13 @@ async fn tidy(
     routine: RoutineName,
     mut session: Session,
     tell: &mpsc::Sender<Telling>,
+    condition: &Condition,
 ) -> (Session, Ended) {
-    let (again, reach) = match session.begin().await {
+    let begun = match condition.list_again(&mut session).await {
+        Ok(()) => session.begin().await,
+        Err(error) => Err(error.into()),
+    };
+    let (again, reach) = match begun {
         Ok(mut pass) => {
             let trimmed = trim(&mut pass, &routine, tell, Told::Already).await;
             (trimmed.again, trimmed.reach)
@@ -73,7 +78,11 @@ async fn deploy(
         let (quiet, most) = manner.quiet;
         rest(&routine, quiet, most).await;
     }
-    let ended = match session.begin().await {
+    let begun = match manner.condition.list_again(&mut session).await {
+        Ok(()) => session.begin().await,
+        Err(error) => Err(error.into()),
+    };
+    let ended = match begun {
         // Read with the lock in hand: the wait for it may be long, and the newest bytes are what is wanted.
         Ok(mut pass) => match read(&edit, &routine).await {
             Ok(code) => store(&edit, &code, &routine, &mut pass, tell, manner.force).await,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock;
-use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::cloud::error::{Class as CloudClass, CloudError, KEY_CHANGED};
 use crate::cloud::form::OPERATION;
 use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
@@ -202,6 +202,7 @@ pub(super) fn again(error: &DeployError) -> Again {
 
 fn of_class(error: &CloudError) -> Again {
     match error.class {
+        CloudClass::Credentials if error.key_changed => Again::Soon(Duration::ZERO),
         CloudClass::NotSent
         | CloudClass::Ambiguous
         | CloudClass::Throttled
@@ -224,6 +225,8 @@ pub(super) fn reach(error: &DeployError) -> Reach {
         DeployError::Lock(_) | DeployError::Unsettled(_) => return Reach::Unasked,
     };
     match error.class {
+        // It was not even tried.
+        CloudClass::NotSent if error.what == KEY_CHANGED => Reach::Unasked,
         CloudClass::NotSent => Reach::Silent,
         // A listing changes nothing, so that it fails is no question of one routine. An answer that is not the
         // service's, as of a network that wants a log-in first, is as good as none.
@@ -236,6 +239,7 @@ pub(super) fn reach(error: &DeployError) -> Reach {
         }
         CloudClass::Ambiguous if error.operation.starts_with("Describe") => Reach::Silent,
         CloudClass::Ambiguous => Reach::Unasked,
+        CloudClass::Credentials if error.key_changed => Reach::Unasked,
         CloudClass::Credentials if !error.is_permission() => Reach::Rejected,
         // Object storage has its own idea of the time, and its form is only one routine's.
         CloudClass::Clock if error.operation != OPERATION => Reach::Rejected,
@@ -315,6 +319,18 @@ mod tests {
         assert_eq!(reach(&held), Reach::Unasked);
         let unsettled = DeployError::Unsettled(clock::now());
         assert_eq!(reach(&unsettled), Reach::Unasked);
+    }
+
+    #[test]
+    fn a_key_that_was_replaced_is_tried_at_once_and_halts_nobody() {
+        let mut error = CloudError::unusable(CloudClass::Credentials, "UploadRoutineCode", "no");
+        error.key_changed = true;
+        let not_tried = CloudError::unusable(CloudClass::NotSent, "Delete", KEY_CHANGED);
+        for error in [error, not_tried] {
+            let error = DeployError::Cloud(error);
+            assert_eq!(again(&error), Again::Soon(Duration::ZERO));
+            assert_eq!(reach(&error), Reach::Unasked);
+        }
     }
 
     #[test]

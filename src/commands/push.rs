@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
-use crate::pipeline::daemon::{self, Until, Work};
+use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
 use crate::report::Report;
 
 use super::condition::Condition;
@@ -45,6 +45,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked: Asked::nobody(),
+        rekeyed: Rekeyed::never(),
         until,
         drain: context.config.daemon.drain,
     };

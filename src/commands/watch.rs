@@ -1,6 +1,7 @@
 //! `er-dev watch`: the daemon.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
@@ -11,7 +12,7 @@ use crate::cloud::error::{Class as CloudClass, CloudError};
 use crate::control::server::{About, Control};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
-use crate::pipeline::daemon::{self, Finished, Until, Work};
+use crate::pipeline::daemon::{self, Finished, Rekeyed, Until, Work};
 use crate::report::class::Class;
 use crate::report::question::Question;
 use crate::report::{Event, Problem, Report, Totals};
@@ -101,6 +102,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked,
+        rekeyed: rekeyed(&context),
         until,
         drain,
     };
@@ -132,6 +134,15 @@ fn start_watching(
         private: context.state.path().to_owned(),
     };
     watch::start(context.targets(), settings, sender).map_err(Failure::other)
+}
+
+/// Looks for another key as long as it is waited for.
+fn rekeyed(context: &Context) -> Rekeyed {
+    let keys = Arc::clone(&context.keys);
+    Rekeyed(Box::new(move || {
+        let keys = Arc::clone(&keys);
+        Box::pin(async move { keys.replaced().await })
+    }))
 }
 
 /// Opens the control socket. Where that is not possible, watching goes on without.

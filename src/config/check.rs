@@ -97,12 +97,8 @@ pub(super) fn check(
 
 fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
     not_yet(&raw.kind, raw::Kind::Dcdn, "kind = \"esa\"", "\"dcdn\"")?;
-    if let Some(profile) = raw.profile {
-        if profile.get_ref().is_empty() {
-            return Err(Fault::at(profile.span(), "a profile has a name"));
-        }
-        return Err(Fault::at(profile.span(), "`profile` is not available yet")
-            .help("leave it out and give credentials in the environment"));
+    if let Some(profile) = raw.profile.as_ref().filter(|p| p.get_ref().is_empty()) {
+        return Err(Fault::at(profile.span(), "a profile has a name"));
     }
     let endpoint: Endpoint = endpoint::check(
         &raw.endpoint
@@ -112,6 +108,7 @@ fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
     Ok(Service {
         endpoint,
         signature: raw.signature.unwrap_or_default(),
+        profile: raw.profile.map(Spanned::into_inner),
     })
 }
 

@@ -56,6 +56,8 @@ pub struct Service {
     pub endpoint: Endpoint,
     /// How requests to it are signed.
     pub signature: Signature,
+    /// The profile of the vendor's own credential files to take; by default their own current one.
+    pub profile: Option<String>,
 }
 
 /// How requests are signed. The service takes either scheme for every operation.

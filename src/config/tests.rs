@@ -155,6 +155,7 @@ fn a_value_at_its_bound_is_accepted() {
         ("[watch]", "rescan = '1h'"),
         ("[daemon]", "drain = '0s'"),
         ("[daemon]", "drain = '60m'"),
+        ("[service]", "profile = 'work'"),
     ];
     for (table, line) in cases {
         if let Err(error) = parsed(&with(table, line)) {
@@ -168,7 +169,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
-        ("[service]", "profile = 'work'", ""),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
         ("[[routine]]", "build = { command = 'make' }", ""),

@@ -10,14 +10,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::acs3::Claim;
+use super::keys::Keys;
 use super::reply::{Format, Refusal};
 use super::signature;
 use super::switches::RateScope;
 
-/// The id of the one key the emulator knows.
+/// The id of the key that the emulator knows from the start.
 pub const KEY_ID: &str = "emulator-key-id";
 
-/// The secret of the one key the emulator knows. It is public and opens nothing else.
+/// The secret of that key. It is public and opens nothing else.
 pub const KEY_SECRET: &str = "emulator-key-secret";
 
 /// How far a call's `Timestamp` may be from the emulator's clock, either way.
@@ -55,9 +56,10 @@ enum Scheme {
 /// What the gate remembers of earlier calls.
 #[derive(Debug, Default)]
 pub(super) struct Gateway {
+    pub(super) keys: Keys,
     nonces: Nonces,
-    /// When the calls of the last second came, by operation, with an empty name for all together. There is one key, so
-    /// this is also by key.
+    /// When the calls of the last second came, by operation, with an empty name for all together. All keys are
+    /// one account's.
     recent: HashMap<&'static str, VecDeque<Duration>>,
 }
 
@@ -131,11 +133,10 @@ impl Call {
 impl Gateway {
     /// Checks everything about a call that does not depend on what it asks for.
     pub(super) fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<(), Refusal> {
-        let key = call.need("AccessKeyId")?;
-        check_key(key, call)?;
+        let secret = self.keys.secret(call, now)?;
         match &call.scheme {
-            Scheme::Rpc => check_signature(call)?,
-            Scheme::Acs3(claim) => claim.check(&call.method, KEY_SECRET)?,
+            Scheme::Rpc => check_signature(call, secret)?,
+            Scheme::Acs3(claim) => claim.check(&call.method, secret)?,
         }
         check_doubled(call)?;
         // A nonce is used up by a call that is throttled or refused later, too: a second try needs a new one.
@@ -195,28 +196,7 @@ impl Nonces {
     }
 }
 
-/// The emulator has a key of its own, so that no real one is ever sent to it; one that is sent all the same gets a
-/// plain word, and is not repeated in it.
-fn check_key(key: &str, call: &Call) -> Result<(), Refusal> {
-    if key.starts_with("LTAI") {
-        let message = format!(
-            "this is the emulator of er-dev, real access keys do not belong here; use the key id {KEY_ID}"
-        );
-        return Err(Refusal::new(404, "InvalidAccessKeyId.NotFound", message));
-    }
-    if key != KEY_ID {
-        let message = "there is no such access key";
-        return Err(Refusal::new(404, "InvalidAccessKeyId.NotFound", message));
-    }
-    if call.get("SecurityToken").is_some() {
-        let code = "InvalidSecurityToken.MismatchWithAccessKey";
-        let message = "the access key of the emulator has no security token";
-        return Err(Refusal::new(403, code, message));
-    }
-    Ok(())
-}
-
-fn check_signature(call: &Call) -> Result<(), Refusal> {
+fn check_signature(call: &Call, secret: &str) -> Result<(), Refusal> {
     let incomplete = |name: &str| {
         let message = format!("the request does not follow the signature scheme: {name}");
         Refusal::new(400, "IncompleteSignature", message)
@@ -233,7 +213,7 @@ fn check_signature(call: &Call) -> Result<(), Refusal> {
         }
     }
     let text = signature::string_to_sign(&call.method, &call.parameters);
-    if signature::sign_rpc(KEY_SECRET, &text) != given {
+    if signature::sign_rpc(secret, &text) != given {
         return Err(signature::mismatch(&text));
     }
     Ok(())

@@ -21,6 +21,7 @@ pub mod form;
 pub mod gateway;
 pub mod history;
 mod http;
+mod keys;
 mod lag;
 mod operations;
 mod replay;

@@ -5,7 +5,7 @@
 //! because only the loop writes to the report.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -55,10 +55,29 @@ pub struct Work<S> {
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
     pub asked: Asked,
+    /// Whether a key that was refused is replaced.
+    pub rekeyed: Rekeyed,
     /// When the loop ends.
     pub until: Until,
     /// How long a stop waits for running deploys.
     pub drain: Duration,
+}
+
+/// Waits until a key that was refused is replaced, again and again. It is waited for only while a refused key keeps
+/// everything from going on.
+pub struct Rekeyed(pub Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
+
+impl Rekeyed {
+    /// The key stays as it is.
+    pub fn never() -> Self {
+        Self(Box::new(|| Box::pin(std::future::pending())))
+    }
+}
+
+impl std::fmt::Debug for Rekeyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rekeyed").finish_non_exhaustive()
+    }
 }
 
 /// How the loop ended.
@@ -101,6 +120,7 @@ where
         first,
         mut sightings,
         asked: Asked { questions, sync },
+        rekeyed: Rekeyed(rekeyed),
         until,
         drain,
     } = work;
@@ -128,6 +148,7 @@ where
     let mut interrupted = false;
     let mut stopping = false;
     let (mut stop, mut abort) = (pin!(stop), pin!(abort));
+    let mut replaced = rekeyed();
 
     for edit in first {
         running.apply(schedule.handle(Event::Edited(edit), now()), report);
@@ -185,6 +206,10 @@ where
                 }
                 None => return Err(DaemonError::WatcherEnded),
             },
+            () = &mut replaced, if schedule.is_refused() => {
+                replaced = rekeyed();
+                Event::Rekeyed
+            }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
@@ -425,6 +450,7 @@ mod tests {
                 first: Vec::new(),
                 sightings,
                 asked: Asked::nobody(),
+                rekeyed: Rekeyed::never(),
                 until,
                 drain: Duration::from_secs(10),
             },

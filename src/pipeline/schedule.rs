@@ -56,6 +56,8 @@ pub enum Event {
     Landed(RoutineName, Landed),
     /// A deploy ended.
     Ended(RoutineName, Ended),
+    /// The key was refused, and there is another one now.
+    Rekeyed,
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -223,6 +225,11 @@ impl Schedule {
                 self.landed(&routine, landed, now);
             }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
+            Event::Rekeyed => {
+                if let Some(halt) = self.halt.as_mut() {
+                    halt.not_before = halt.not_before.min(now);
+                }
+            }
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -259,6 +266,12 @@ impl Schedule {
             Some(Halt { probe: Some(_), .. }) => None,
             Some(halt) => next.map(|next| next.max(halt.not_before)),
         }
+    }
+
+    /// Whether everything waits because the service refuses the key, or the time.
+    pub fn is_refused(&self) -> bool {
+        let halt = self.halt.as_ref();
+        halt.is_some_and(|halt| halt.reach == Reach::Rejected && halt.probe.is_none())
     }
 
     /// Deploys that run.

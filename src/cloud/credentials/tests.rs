@@ -6,6 +6,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use secrecy::ExposeSecret as _;
 
+use crate::cloud::Authorities;
+
+use super::keys::Keys;
+use super::place::VARIABLES;
 use super::*;
 
 const SECRET: &str = "testsecret-canary";
@@ -16,8 +20,20 @@ fn real_id() -> String {
 }
 
 fn find(variables: &[(&str, &str)]) -> Result<Credentials, CredentialsError> {
-    let variables: HashMap<&str, &str> = variables.iter().copied().collect();
-    Credentials::find(&|name| variables.get(name).map(|value| (*value).to_owned()))
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let variables: HashMap<String, String> = variables.iter().map(own).collect();
+    let env = move |name: &str| variables.get(name).cloned();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let keys = runtime.block_on(Keys::find(
+        Arc::new(env),
+        None,
+        false,
+        Authorities::default(),
+    ))?;
+    Ok(keys.present().credentials.clone())
 }
 
 fn in_directory(files: &[(&str, &str)]) -> (tempfile::TempDir, String) {
@@ -221,17 +237,6 @@ fn a_file_that_others_can_read_is_refused() {
     }
 }
 
-/// systemd 254 and later show 0440 root:root to a service that runs as a user of its own.
-#[test]
-fn the_mask_of_an_access_control_list_on_a_file_of_root_is_not_taken_for_its_group() {
-    assert!(!open_to_others(0o100_440, 0, 0));
-    assert!(open_to_others(0o100_440, 1000, 0));
-    assert!(open_to_others(0o100_440, 0, 1000));
-    assert!(open_to_others(0o100_444, 0, 0));
-    assert!(open_to_others(0o100_460, 0, 0));
-    assert!(!open_to_others(0o100_600, 1000, 1000));
-}
-
 #[test]
 fn only_a_regular_file_of_a_sensible_size_is_read() {
     let (dir, path) = in_directory(&[("access_key_secret", SECRET)]);
@@ -242,7 +247,7 @@ fn only_a_regular_file_of_a_sensible_size_is_read() {
     assert!(matches!(error(), CredentialsError::NotAFile(_)));
     fs::remove_file(&id).unwrap();
 
-    rustix::fs::mkfifoat(rustix::fs::CWD, &id, Mode::from_raw_mode(0o600)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &id, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     assert!(matches!(error(), CredentialsError::NotAFile(_)));
     fs::remove_file(&id).unwrap();
 
@@ -312,4 +317,50 @@ fn nothing_shows_a_secret_or_a_whole_id() {
         };
         assert_eq!(short.shown_id(), expected);
     }
+}
+
+#[tokio::test]
+async fn of_many_who_notice_that_a_file_has_changed_one_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, script, asked) = (
+        dir.path().join("config.json"),
+        dir.path().join("print"),
+        dir.path().join("asked"),
+    );
+    let text = format!(
+        "#!/bin/sh\necho x >> '{}'\necho '{{\"access_key_id\":\"id\",\"access_key_secret\":\"{SECRET}\"}}'\n",
+        asked.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let touch = |word: &str| {
+        let profile = serde_json::json!({
+            "name": word, "mode": "External", "process_command": script.display().to_string(),
+        });
+        let config = serde_json::json!({"current": word, "profiles": [profile]});
+        let new = dir.path().join("new");
+        fs::write(&new, config.to_string()).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(&new, &file).unwrap();
+    };
+    touch("one");
+    let path = file.display().to_string();
+    let env = move |name: &str| (name == "ALIBABA_CLOUD_CONFIG_FILE").then(|| path.clone());
+    let keys = Arc::new(
+        Keys::find(Arc::new(env), None, true, Authorities::default())
+            .await
+            .unwrap(),
+    );
+    for round in 2..20 {
+        touch(&format!("round{round}"));
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let keys = Arc::clone(&keys);
+            callers.spawn(async move { keys.refresh().await });
+        }
+        callers.join_all().await;
+        assert_eq!(fs::read_to_string(&asked).unwrap().lines().count(), round);
+    }
+    // It is the same key each time.
+    assert_eq!(keys.present().number, 0);
 }

@@ -325,13 +325,7 @@ fn a_refused_key_is_tried_once_in_five_minutes_whatever_is_saved() {
     for second in 0..1_500 {
         if let [routine] = deploys(&effects)[..] {
             tries += 1;
-            let ended = Ended::Failed {
-                problem: problem(Class::Credentials),
-                again: Again::Later(Duration::from_secs(300)),
-                reach: Reach::Rejected,
-                jitter: 0.5,
-            };
-            let ended = Event::Ended(routine.clone(), ended);
+            let ended = Event::Ended(routine.clone(), rejected());
             schedule.handle(ended, now).clear();
         }
         now = begun + Duration::from_secs(second);
@@ -339,6 +333,46 @@ fn a_refused_key_is_tried_once_in_five_minutes_whatever_is_saved() {
         effects = schedule.handle(edited, now);
     }
     assert_eq!(tries, 5);
+}
+
+fn rejected() -> Ended {
+    Ended::Failed {
+        problem: problem(Class::Credentials),
+        again: Again::Later(Duration::from_secs(300)),
+        reach: Reach::Rejected,
+        jitter: 0.5,
+    }
+}
+
+#[test]
+fn another_key_is_tried_at_once_and_with_one_routine() {
+    let (now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    assert!(!schedule.is_refused());
+    for routine in ["a", "b"] {
+        let edited = Event::Edited(edit(routine, "x", now));
+        schedule.handle(edited, now).clear();
+    }
+    for routine in ["a", "b"] {
+        let ended = Event::Ended(name(routine), rejected());
+        schedule.handle(ended, now).clear();
+    }
+    assert!(schedule.is_refused());
+    assert!(deploys(&schedule.handle(Event::Tick, now)).is_empty());
+    let probe = schedule.handle(Event::Rekeyed, now);
+    assert_eq!(deploys(&probe), [&name("a")]);
+    assert!(!schedule.is_refused(), "it is being found out");
+    // It is refused as well, and then nothing is tried until the pause is over.
+    let ended = Event::Ended(name("a"), rejected());
+    schedule.handle(ended, now).clear();
+    assert!(schedule.is_refused());
+    let pause = schedule.next_deadline().unwrap() - now;
+    assert_eq!(pause, Duration::from_secs(300));
+    let probe = schedule.handle(Event::Rekeyed, now);
+    let [tried] = deploys(&probe)[..] else {
+        panic!("{probe:?}")
+    };
+    let effects = schedule.handle(Event::Ended(tried.clone(), stored("x")), now);
+    assert_eq!(deploys(&effects).len(), 1, "the other one follows");
 }
 
 fn stored_and_untidy(schedule: &mut Schedule, now: Instant) {

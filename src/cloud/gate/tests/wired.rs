@@ -1,11 +1,13 @@
 //! What a call tells the gate, seen from outside. Here is a server, so the clock runs.
 
 use std::fs;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::cloud::credentials::Credentials;
+use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
 use crate::config::{Endpoint, Service, Signature};
 use crate::routine::RoutineName;
@@ -23,6 +25,7 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
             loopback: true,
         },
         signature: Signature::default(),
+        profile: None,
     };
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -32,7 +35,7 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
     let limits = limits(80, 10, 1);
     let cloud = Cloud::new(
         &service,
-        Credentials::emulator(),
+        Arc::new(Keys::fixed(Credentials::emulator())),
         limits,
         dir,
         Timeouts::default(),
