@@ -5,11 +5,11 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, off, write_slowly};
+use common::disk::{FENCE, OFTEN, off, write_slowly};
 use common::{Bed, code, each, long};
 
 /// A file of some size that ends in the number of its save.
@@ -156,4 +156,75 @@ async fn a08_a_file_that_stays_open_and_does_not_parse_is_waited_for() {
     assert_eq!(event["event"], "error", "{event}");
     watch.stop().await;
     bed.assert_uploads("hello", &[code("hello", 0), text], "left open");
+}
+
+/// Writes halves with a pause that is longer than any quiet time, and hands over what is to be done before the first one.
+async fn halves(bed: &Bed, at: &str, before: impl FnOnce() + Send + 'static) {
+    let (path, text) = (bed.path(at), big(1));
+    off(move || {
+        before();
+        write_slowly(&path, &text, 2, Duration::from_millis(1_200));
+    })
+    .await;
+}
+
+async fn apart(more: &str) -> Bed {
+    let routines = [
+        ("hello", "edge/hello.js", "check = false"),
+        (FENCE, "src/fence.js", ""),
+    ];
+    let bed = Bed::laid_out(&routines, more).await;
+    fs::create_dir(bed.path("edge")).unwrap();
+    fs::write(bed.path("edge/hello.js"), big(0)).unwrap();
+    bed.write(FENCE, &code(FENCE, 0));
+    bed
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_in_a_directory_that_is_not_watched_yet_is_waited_for() {
+    let bed = apart("").await;
+    let mut watch = bed.watch(&[]).await;
+    let edge = bed.path("edge");
+    halves(&bed, "edge/hello.js", move || {
+        fs::remove_dir_all(&edge).unwrap();
+        fs::create_dir(&edge).unwrap();
+    })
+    .await;
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "a new directory");
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_whose_directory_is_moved_away_and_back_is_waited_for() {
+    let bed = apart("").await;
+    let mut watch = bed.watch(&[]).await;
+    let (edge, away) = (bed.path("edge"), bed.path("away"));
+    let mut file = File::create(edge.join("hello.js")).unwrap();
+    let text = big(1);
+    let (begin, rest) = text.split_at(text.len() / 2);
+    file.write_all(begin.as_bytes()).unwrap();
+    fs::rename(&edge, &away).unwrap();
+    watch.until("halted").await;
+    fs::rename(&away, &edge).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "moved");
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_through_another_name_of_the_file_is_waited_for() {
+    let bed = unchecked(OFTEN).await;
+    fs::hard_link(bed.entry("hello"), bed.path("link.js")).unwrap();
+    let mut watch = bed.watch(&[]).await;
+    halves(&bed, "link.js", || {}).await;
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "another name");
 }

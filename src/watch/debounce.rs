@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a change that no event told of has to rest. Nothing says whether its writer is done, so it is longer than
-/// the pauses of ordinary writers.
-pub(super) const UNSEEN_QUIET: Duration = Duration::from_millis(500);
-
-/// How long a file that is open for writing has to be left alone before it can be taken as it is.
+/// How long a file that is open for writing, or may be, has to be left alone before it can be taken as it is.
 pub(super) const REST: Duration = Duration::from_secs(1);
+
+/// The same where nothing but time speaks for the file: where its bytes are not checked, or are no code. Tries are a
+/// [`REST`] apart, so that this lets the second one through.
+pub(super) const UNPROVEN_REST: Duration = Duration::from_millis(1_500);
 
 /// How long even saves that never rest have to pause before one of them is taken, unless the quiet time is shorter.
 pub(super) const BRIEF: Duration = Duration::from_millis(2);
@@ -52,7 +52,7 @@ pub(super) enum Gate {
     Fresh,
     /// It has written and not closed the file.
     Writing,
-    /// No event told of the change, so nothing is known.
+    /// No event told of the change, or what came after the events may have been missed, so nothing is known.
     Unseen,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Due {
     pub(super) routine: usize,
     /// What an answer has to show; the next hint makes it worthless.
     pub(super) ticket: u64,
-    /// With `Writing` the file has to prove that it can be taken.
+    /// With `Writing` and `Unseen` the file has to prove that it can be taken.
     pub(super) gate: Gate,
 }
 
@@ -103,6 +103,12 @@ impl Debounce {
         let Some(slot) = self.pending.get_mut(routine) else {
             return false;
         };
+        // Whoever makes a file opens it in the same call. A later opening may be a mere reader's, and is this very
+        // program's when the change is due.
+        let late = |pending: Pending| now.saturating_duration_since(pending.last) > BRIEF;
+        if hint == Hint::Opened && slot.is_none_or(late) {
+            return false;
+        }
         let Some(gate) = gate_after(slot.map(|pending| pending.gate), hint) else {
             return false;
         };
@@ -198,8 +204,7 @@ impl Gate {
     fn pause(self, quiet: Duration) -> Duration {
         match self {
             Self::Done | Self::Fresh => quiet,
-            Self::Unseen => quiet.max(UNSEEN_QUIET),
-            Self::Writing => quiet.max(REST),
+            Self::Unseen | Self::Writing => quiet.max(REST),
         }
     }
 }
@@ -210,7 +215,6 @@ fn gate_after(before: Option<Gate>, hint: Hint) -> Option<Gate> {
         (Hint::Written, _) => Some(Gate::Writing),
         (Hint::Closed | Hint::Arrived | Hint::Removed, _) => Some(Gate::Done),
         (Hint::Created, _) => Some(Gate::Fresh),
-        // Whoever makes a file opens it in the same call; every other opening may be a mere reader's.
         (Hint::Opened, Some(Gate::Fresh)) => Some(Gate::Writing),
         (Hint::Opened, _) => None,
         (Hint::Touched, known) => known.or(Some(Gate::Done)),
@@ -356,10 +360,28 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_close_does_not_hold_a_change_back() {
+    fn a_missed_close_does_not_hold_a_change_back_and_a_writer_that_pauses_does() {
         let mut script = Script::new(&[(0, Hint::Written), (10, Hint::Missed)]);
-        assert_eq!(script.settle(509), None);
-        assert_eq!(script.settle(510), Some((Gate::Unseen, 0)));
+        assert_eq!(script.settle(1_009), None);
+        assert_eq!(script.settle(1_010), Some((Gate::Unseen, 0)));
+        let mut script = Script::new(&[(0, Hint::Created), (10, Hint::Missed)]);
+        script.debounce.hint(0, Hint::Written, script.at(1_000));
+        assert_eq!(script.settle(1_999), None);
+        assert_eq!(script.settle(2_000), Some((Gate::Writing, 0)));
+    }
+
+    #[test]
+    fn a_name_made_by_a_link_is_settled_though_it_is_read_afterwards() {
+        let mut script = Script::new(&[(0, Hint::Removed), (0, Hint::Created)]);
+        // Somebody else reads it, and then this program does.
+        script.debounce.hint(0, Hint::Opened, script.at(50));
+        let due = script.debounce.due(script.at(100)).pop().unwrap();
+        assert!(!script.debounce.hint(0, Hint::Opened, script.at(100)));
+        assert_eq!(script.debounce.settle(0, due.ticket), Some(1));
+        // Whoever opens a file with the very call that makes it writes it.
+        let mut script = Script::new(&[(0, Hint::Created), (1, Hint::Opened)]);
+        assert_eq!(script.settle(1_999), None);
+        assert_eq!(script.settle(2_000), Some((Gate::Writing, 0)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::debounce::{Due, Gate};
+use super::debounce::{Due, Gate, UNPROVEN_REST};
 use super::snapshot::{self, Seen, StatKey};
 use super::{Target, source};
 
@@ -82,14 +82,30 @@ impl Known {
             self.note(key);
             return None;
         }
-        if self.noted_at.elapsed() < needed {
+        let rested = self.noted_at.elapsed();
+        if rested < needed {
             return None;
         }
-        if writing && source::read(target).is_err() {
-            self.refused = key;
-            return None;
+        let doubtful = matches!(due.gate, Gate::Writing | Gate::Unseen);
+        if doubtful && !self.is_proven(target, seen) {
+            if writing && target.check {
+                self.refused = key;
+                return None;
+            }
+            if rested < UNPROVEN_REST {
+                return None;
+            }
         }
         seen
+    }
+
+    /// Whether something speaks for what was read besides its rest: it is code, what it was, or nothing at all.
+    fn is_proven(&self, target: &Target, seen: Option<Seen>) -> bool {
+        let Some(seen) = seen.filter(|seen| seen.key.is_some()) else {
+            return true;
+        };
+        let same = self.seen.is_some_and(|before| before.digest == seen.digest);
+        same || target.check && source::read(target).is_ok()
     }
 
     /// Takes over what was read; how it was before.
