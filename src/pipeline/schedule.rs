@@ -56,6 +56,10 @@ pub enum Event {
     Landed(RoutineName, Landed),
     /// A deploy ended.
     Ended(RoutineName, Ended),
+    /// The place of a routine's entry is gone or is another one.
+    Halted(RoutineName),
+    /// The place is back, and an edit of what is there follows.
+    Resumed(RoutineName),
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -223,8 +227,14 @@ impl Schedule {
                 self.landed(&routine, landed, now);
             }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
+            Event::Halted(routine) => self.queue.hold(routine),
+            Event::Resumed(routine) => self.queue.release(&routine),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
+        }
+        // What they are about is not there, and the edit after the return takes their place.
+        for edit in self.queue.take_held() {
+            self.supersede(&edit, &mut effects);
         }
         while let Some(job) = self.start(now) {
             effects.push(Effect::Run(job));
