@@ -140,6 +140,28 @@ async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_on
 }
 
 #[tokio::test]
+async fn a09_a_second_store_into_a_file_that_stays_mapped_is_found_though_it_looks_the_same() {
+    let bed = Bed::fenced(OFTEN).await;
+    let mut watch = bed.watch(&[]).await;
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
+        return;
+    };
+    let saves = [1, 2, 3];
+    for save in saves {
+        mapper.store(&code("hello", save)).await;
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], "uploaded", "{event}");
+    }
+    mapper.store(&code("hello", 4)).await;
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 4).as_bytes());
+    mapper.end().await;
+    watch.stop().await;
+    let all: Vec<_> = (0..=4).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "mapped");
+}
+
+#[tokio::test]
 async fn a10_new_bytes_of_the_same_size_and_time_are_seen() {
     for quiet in [false, true] {
         let bed = Bed::fenced(if quiet { OFTEN } else { NEVER }).await;

@@ -124,7 +124,7 @@ async fn a08_a_whole_file_that_stays_open_goes_up_after_the_longest_wait_and_tha
     );
     let said = watch.seen().filter(|event| event["event"] == "warning");
     let said: String = said.map(ToString::to_string).collect();
-    let logged = std::fs::read_to_string(&log).unwrap();
+    let logged = fs::read_to_string(&log).unwrap();
     watch.stop().await;
     assert!(
         [said, logged]
@@ -227,4 +227,86 @@ async fn a07_a_slow_writer_through_another_name_of_the_file_is_waited_for() {
     bed.fence(&mut watch).await;
     watch.stop().await;
     bed.assert_uploads("hello", &[big(0), big(1)], "another name");
+}
+
+#[tokio::test]
+async fn a08_what_waits_for_its_writer_is_said_once_and_pending_until_it_goes_up() {
+    let bed = Bed::fenced("[watch]\nmax_wait = \"300ms\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let text = code("hello", 1);
+    let (begin, rest) = text.split_at(text.len() / 2);
+    let mut file = File::create(bed.entry("hello")).unwrap();
+    file.write_all(begin.as_bytes()).unwrap();
+    let event = watch.until("waiting").await;
+    let words = |value: &serde_json::Value| value["what"].as_str().unwrap().to_owned();
+    assert_eq!(event["routine"], "hello", "{event}");
+    let what = words(&event["problem"]);
+    assert!(
+        what.ends_with("is still open for writing and does not parse"),
+        "{what}"
+    );
+    let (_, status) = bed.status().await;
+    let routines = status["routines"].as_array().unwrap();
+    let hello = routines
+        .iter()
+        .find(|one| one["routine"] == "hello")
+        .unwrap();
+    assert_eq!(
+        (&hello["state"], &hello["pending"]),
+        (&"pending".into(), &1.into())
+    );
+    assert_eq!(words(&hello["reason"]), what);
+    let late = bed.run(&["sync", "--timeout", "1s"]).await;
+    assert_eq!(late.code, Some(75));
+    assert!(
+        late.stdout.contains("hello") && late.stdout.contains(&what),
+        "{}",
+        late.stdout
+    );
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let (_, status) = bed.status().await;
+    let pending = status["routines"].to_string();
+    assert!(!pending.contains("pending\":1"), "{pending}");
+    // A writer that never rests, and in the end leaves the bytes as they were.
+    let mut file = File::options()
+        .append(true)
+        .open(bed.entry("hello"))
+        .unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        file.write_all(b" ").unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let event = watch.until("waiting").await;
+    assert!(
+        words(&event["problem"]).ends_with("changes all the time"),
+        "{event}"
+    );
+    fs::write(bed.entry("hello"), &text).unwrap();
+    drop(file);
+    watch.end_of_edit_of("hello").await;
+    bed.sync().await;
+    assert_eq!(watch.count("waiting", "hello"), 2);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a14_bytes_that_come_after_an_edit_without_any_wait_for_an_edit_of_their_own() {
+    let bed = unchecked("").await;
+    let mut watch = bed.watch(&[]).await;
+    bed.fault("UploadRoutineCode:1:delay(2000)");
+    bed.write("hello", &big(1));
+    bed.until_asked("UploadRoutineCode", 3).await;
+    // This becomes an edit while the one before it is on its way, and bytes come before that has ended.
+    fs::remove_file(bed.entry("hello")).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (path, text) = (bed.entry("hello"), big(2));
+    off(move || write_slowly(&path, &text, 4, Duration::from_millis(900))).await;
+    bed.until_newest_is("hello", &big(2)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[0, 1, 2].map(big), "after a removal");
 }

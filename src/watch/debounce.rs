@@ -72,6 +72,8 @@ pub(super) struct Due {
 pub(super) struct Debounce {
     quiet: Duration,
     max_wait: Duration,
+    /// How long a change may be unsettled before that is worth a word.
+    patience: Duration,
     ticket: u64,
     pending: Vec<Option<Pending>>,
 }
@@ -85,17 +87,28 @@ struct Pending {
     ticket: u64,
     /// It was put off until then, unless a hint comes before.
     not_before: Instant,
+    /// It has been handed out as overdue.
+    overdue: bool,
 }
 
 impl Debounce {
     /// For routines numbered from 0 to `routines - 1`.
     pub(super) fn new(routines: usize, quiet: Duration, max_wait: Duration) -> Self {
+        let (quiet, max_wait) = (quiet.min(LONGEST), max_wait.min(LONGEST));
         Self {
-            quiet: quiet.min(LONGEST),
-            max_wait: max_wait.min(LONGEST),
+            quiet,
+            max_wait,
+            // Whatever rests for the time that it has to rest is settled before.
+            patience: max_wait.max(quiet).max(2 * REST) + REST,
             ticket: 0,
             pending: vec![None; routines],
         }
+    }
+
+    /// The same where a change may take this much longer to be seen to rest.
+    pub(super) fn slower(mut self, by: Duration) -> Self {
+        self.patience += by.min(LONGEST);
+        self
     }
 
     /// Takes a hint about a routine; false if it says nothing new.
@@ -120,6 +133,7 @@ impl Debounce {
             saves: 0,
             ticket: self.ticket,
             not_before: now,
+            overdue: false,
         });
         pending.last = now;
         pending.not_before = now;
@@ -158,6 +172,32 @@ impl Debounce {
             }
         }
         due
+    }
+
+    /// The changes that have not settled for far longer than usual, each of them once.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Due> {
+        let patience = self.patience;
+        let pending = self.pending.iter_mut().enumerate();
+        let pending = pending.filter_map(|(routine, pending)| Some((routine, pending.as_mut()?)));
+        let overdue = pending
+            .filter(|(_, pending)| !pending.overdue && pending.first + patience <= now)
+            .map(|(routine, pending)| {
+                pending.overdue = true;
+                Due {
+                    routine,
+                    ticket: pending.ticket,
+                    gate: pending.gate,
+                }
+            });
+        overdue.collect()
+    }
+
+    /// When [`Debounce::overdue`] has something next.
+    #[must_use]
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        let pending = self.pending.iter().flatten();
+        let pending = pending.filter(|pending| !pending.overdue);
+        pending.map(|pending| pending.first + self.patience).min()
     }
 
     /// When [`Debounce::due`] has something next, if there is no further hint.
@@ -382,6 +422,26 @@ mod tests {
         let mut script = Script::new(&[(0, Hint::Created), (1, Hint::Opened)]);
         assert_eq!(script.settle(1_999), None);
         assert_eq!(script.settle(2_000), Some((Gate::Writing, 0)));
+    }
+
+    #[test]
+    fn a_change_that_does_not_settle_is_overdue_once() {
+        let mut script = Script::new(&[]);
+        for at in (0..3_000).step_by(100) {
+            script.debounce.hint(0, Hint::Written, script.at(at));
+        }
+        let at = script.at(3_000);
+        assert_eq!(script.debounce.next_overdue(), Some(at));
+        assert_eq!(script.debounce.overdue(script.at(2_999)), []);
+        let overdue = script.debounce.overdue(at);
+        assert_eq!(overdue.len(), 1);
+        assert_eq!(overdue[0].gate, Gate::Writing);
+        script.debounce.hint(0, Hint::Written, at);
+        assert_eq!(script.debounce.overdue(script.at(9_000)), []);
+        assert_eq!(script.debounce.next_overdue(), None);
+        assert!(script.settle(9_000).is_some());
+        script.debounce.hint(0, Hint::Written, script.at(10_000));
+        assert_eq!(script.debounce.overdue(script.at(13_000)).len(), 1);
     }
 
     #[test]
