@@ -310,3 +310,25 @@ async fn a14_bytes_that_come_after_an_edit_without_any_wait_for_an_edit_of_their
     watch.stop().await;
     bed.assert_uploads("hello", &[0, 1, 2].map(big), "after a removal");
 }
+
+#[tokio::test]
+async fn a07_a_slow_writer_at_work_when_the_watch_starts_is_waited_for() {
+    let bed = unchecked("").await;
+    let (path, text) = (bed.entry("hello"), big(1));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        let mut file = File::create(&path).unwrap();
+        for piece in text.as_bytes().chunks(text.len().div_ceil(3)) {
+            file.write_all(piece).unwrap();
+            let _ = begun.send(());
+            std::thread::sleep(Duration::from_millis(600));
+        }
+    });
+    begins.recv().unwrap();
+    let mut watch = bed.watch_from_start(&[]);
+    bed.until_newest_is("hello", &big(1)).await;
+    writer.join().unwrap();
+    watch.until("uploaded").await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(1)], "at the start");
+}
