@@ -281,12 +281,23 @@ pub struct Edit {
 pub enum Sighting {
     /// An entry came to rest.
     Edit(Edit),
+    /// A change of an entry cannot be taken yet, and has not been for long.
+    Waiting {
+        /// The routine.
+        routine: RoutineName,
+        /// What it waits for: a lower-case fragment.
+        reason: String,
+    },
+    /// A change that waited came to nothing.
+    Settled(RoutineName),
     /// The place of an entry is gone or is another one, so that nothing is taken from there until it is back.
     Halted {
         /// The routine.
         routine: RoutineName,
         /// What became of the place: a lower-case fragment.
         reason: String,
+        /// A symbolic link has its name, which may be meant to stay.
+        link: bool,
     },
     /// The place is back; an edit of what is there now follows.
     Resumed(RoutineName),

@@ -46,6 +46,34 @@ async fn a05_a_hard_link_put_over_the_entry_is_one_upload() {
 }
 
 #[tokio::test]
+async fn a05_a_link_made_at_the_name_of_the_entry_is_taken_at_once_and_refused_if_it_is_no_code() {
+    let bed = Bed::fenced(NEVER).await;
+    let log = bed.path("log");
+    let mut watch = bed.watch_logged(&[], &log).await;
+    let relink = |text: &str| {
+        let (new, entry) = (bed.path("new.js"), bed.entry("hello"));
+        fs::write(&new, text).unwrap();
+        fs::remove_file(&entry).unwrap();
+        fs::hard_link(&new, &entry).unwrap();
+        fs::remove_file(new).unwrap();
+    };
+    let saves = if long() { 20 } else { 5 };
+    for save in 1..=saves {
+        relink(&code("hello", save));
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], "uploaded", "{event}");
+        relink("let a = ;");
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], "error", "{event}");
+    }
+    watch.stop().await;
+    let logged = fs::read_to_string(&log).unwrap();
+    assert!(!logged.contains("open for writing"), "{logged}");
+    let all: Vec<_> = (0..=saves).map(|save| code("hello", save)).collect();
+    bed.assert_uploads("hello", &all, "links");
+}
+
+#[tokio::test]
 async fn a05_what_is_written_through_another_name_of_the_file_is_found_by_looking() {
     let bed = Bed::fenced(OFTEN).await;
     let link = link_elsewhere(&bed, "hello");
@@ -108,6 +136,28 @@ async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_on
     assert_eq!(event["event"], "uploaded", "{event}");
     watch.stop().await;
     let all = [0, 1, 2].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "mapped");
+}
+
+#[tokio::test]
+async fn a09_a_second_store_into_a_file_that_stays_mapped_is_found_though_it_looks_the_same() {
+    let bed = Bed::fenced(OFTEN).await;
+    let mut watch = bed.watch(&[]).await;
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
+        return;
+    };
+    let saves = [1, 2, 3];
+    for save in saves {
+        mapper.store(&code("hello", save)).await;
+        let event = watch.end_of_edit_of("hello").await;
+        assert_eq!(event["event"], "uploaded", "{event}");
+    }
+    mapper.store(&code("hello", 4)).await;
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 4).as_bytes());
+    mapper.end().await;
+    watch.stop().await;
+    let all: Vec<_> = (0..=4).map(|save| code("hello", save)).collect();
     bed.assert_uploads("hello", &all, "mapped");
 }
 

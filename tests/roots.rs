@@ -33,6 +33,9 @@ async fn is_halted(watch: &mut Watch, words: &str) {
     assert_eq!(event["routine"], "hello", "{event}");
     let what = event["problem"]["what"].as_str().unwrap();
     assert!(what.contains(words), "{what}");
+    let help = event["problem"]["help"].as_str().unwrap();
+    let anew = help.contains("or start er-dev again to take it as it is");
+    assert_eq!(anew, words.contains("symbolic link"), "{what}: {help}");
 }
 
 /// Waits until `hello` is said to be halted for this reason, and no request follows.
@@ -210,6 +213,45 @@ async fn a20_a_root_that_is_replaced_by_a_link_or_a_file_halts_its_routine() {
     nothing_else(&bed, watch, 3, &[0, 1], "replaced").await;
 }
 
+#[tokio::test]
+async fn a20_an_edit_that_waits_when_its_root_is_replaced_takes_nothing_from_there() {
+    let bed = apart(NEVER).await;
+    fs::create_dir(bed.path("other")).unwrap();
+    fs::write(bed.path("other/hello.js"), code("other", 0)).unwrap();
+    let mut watch = bed.watch(&[]).await;
+    let (edge, away) = (bed.path("edge"), bed.path("away"));
+    fs::write(edge.join("other.js"), "").unwrap();
+    for (save, removed) in [(1, true), (3, false)] {
+        bed.fault("UploadRoutineCode:1:delay(2000)");
+        let asked = bed.asked("UploadRoutineCode");
+        fs::write(edge.join("hello.js"), code("hello", save)).unwrap();
+        bed.until_asked("UploadRoutineCode", asked + 1).await;
+        // An edit that waits for the one before it, without bytes or with some.
+        match removed {
+            true => fs::remove_file(edge.join("hello.js")).unwrap(),
+            false => fs::write(edge.join("hello.js"), code("hello", save + 1)).unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        fs::rename(&edge, &away).unwrap();
+        symlink("other", &edge).unwrap();
+        is_halted(&mut watch, "edge` is a symbolic link now").await;
+        assert_eq!(watch.end_of_edit_of("hello").await["event"], "superseded");
+        assert_eq!(watch.end_of_edit_of("hello").await["event"], "uploaded");
+        let before = bed.requests("hello");
+        bed.fence(&mut watch).await;
+        let synced = bed.run(&["sync"]).await;
+        assert!(synced.stdout.contains("halted"), "{}", synced.stdout);
+        assert_eq!(bed.requests("hello"), before, "it is halted");
+        fs::remove_file(&edge).unwrap();
+        fs::rename(&away, &edge).unwrap();
+        let end = if removed { "error" } else { "uploaded" };
+        assert_eq!(watch.end_of_edit_of("hello").await["event"], end);
+    }
+    watch.stop().await;
+    let all = [0, 1, 3, 4].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "replaced");
+}
+
 /// Runs a command in the namespaces of a watch.
 async fn inside(watch: &Watch, command: &str) {
     let mut nsenter = Command::new("nsenter");
@@ -269,6 +311,42 @@ async fn a21_a_root_that_is_unmounted_halts_its_routine_until_it_is_mounted_agai
     let saves = (1..=rounds).flat_map(|round| [round, 100 + round]);
     let all: Vec<_> = [0].into_iter().chain(saves).collect();
     nothing_else(&bed, watch, rounds, &all, "unmounted").await;
+}
+
+#[tokio::test]
+async fn a21_a_root_that_is_mounted_after_the_start_is_halted_when_it_is_unmounted() {
+    let bed = apart("").await;
+    if !has("nsenter") {
+        return;
+    }
+    let Some(command) = bed.script_that_mounts("exec \"$0\" watch") else {
+        return;
+    };
+    let mut watch = Bed::follow(command);
+    for _ in 0..2 {
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    }
+    let probe = Command::new("nsenter")
+        .args(["-t", &watch.pid().to_string(), "-U", "-m"])
+        .args(["--preserve-credentials", "true"])
+        .status()
+        .await;
+    if !probe.is_ok_and(|status| status.success()) {
+        say("SKIPPED: this machine does not let a user enter the namespaces of a process");
+        return;
+    }
+    let (edge, text) = (bed.path("edge"), code("hello", 1));
+    let edge = edge.display();
+    let mount = format!(
+        "mount -t tmpfs -o size=64k,mode=755 none '{edge}' && printf '%s' '{text}' > '{edge}/hello.js'"
+    );
+    inside(&watch, &mount).await;
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "uploaded");
+    inside(&watch, &format!("umount '{edge}'")).await;
+    halts(&bed, &mut watch, "edge` was unmounted").await;
+    watch.stop().await;
+    let all = [0, 1].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "mounted late");
 }
 
 #[tokio::test]

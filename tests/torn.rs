@@ -5,11 +5,11 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, off, write_slowly};
+use common::disk::{FENCE, OFTEN, off, write_slowly};
 use common::{Bed, code, each, long};
 
 /// A file of some size that ends in the number of its save.
@@ -124,7 +124,7 @@ async fn a08_a_whole_file_that_stays_open_goes_up_after_the_longest_wait_and_tha
     );
     let said = watch.seen().filter(|event| event["event"] == "warning");
     let said: String = said.map(ToString::to_string).collect();
-    let logged = std::fs::read_to_string(&log).unwrap();
+    let logged = fs::read_to_string(&log).unwrap();
     watch.stop().await;
     assert!(
         [said, logged]
@@ -156,4 +156,179 @@ async fn a08_a_file_that_stays_open_and_does_not_parse_is_waited_for() {
     assert_eq!(event["event"], "error", "{event}");
     watch.stop().await;
     bed.assert_uploads("hello", &[code("hello", 0), text], "left open");
+}
+
+/// Writes halves with a pause that is longer than any quiet time, and hands over what is to be done before the first one.
+async fn halves(bed: &Bed, at: &str, before: impl FnOnce() + Send + 'static) {
+    let (path, text) = (bed.path(at), big(1));
+    off(move || {
+        before();
+        write_slowly(&path, &text, 2, Duration::from_millis(1_200));
+    })
+    .await;
+}
+
+async fn apart(more: &str) -> Bed {
+    let routines = [
+        ("hello", "edge/hello.js", "check = false"),
+        (FENCE, "src/fence.js", ""),
+    ];
+    let bed = Bed::laid_out(&routines, more).await;
+    fs::create_dir(bed.path("edge")).unwrap();
+    fs::write(bed.path("edge/hello.js"), big(0)).unwrap();
+    bed.write(FENCE, &code(FENCE, 0));
+    bed
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_in_a_directory_that_is_not_watched_yet_is_waited_for() {
+    let bed = apart("").await;
+    let mut watch = bed.watch(&[]).await;
+    let edge = bed.path("edge");
+    halves(&bed, "edge/hello.js", move || {
+        fs::remove_dir_all(&edge).unwrap();
+        fs::create_dir(&edge).unwrap();
+    })
+    .await;
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "a new directory");
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_whose_directory_is_moved_away_and_back_is_waited_for() {
+    let bed = apart("").await;
+    let mut watch = bed.watch(&[]).await;
+    let (edge, away) = (bed.path("edge"), bed.path("away"));
+    let mut file = File::create(edge.join("hello.js")).unwrap();
+    let text = big(1);
+    let (begin, rest) = text.split_at(text.len() / 2);
+    file.write_all(begin.as_bytes()).unwrap();
+    fs::rename(&edge, &away).unwrap();
+    watch.until("halted").await;
+    fs::rename(&away, &edge).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "moved");
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_through_another_name_of_the_file_is_waited_for() {
+    let bed = unchecked(OFTEN).await;
+    fs::hard_link(bed.entry("hello"), bed.path("link.js")).unwrap();
+    let mut watch = bed.watch(&[]).await;
+    halves(&bed, "link.js", || {}).await;
+    bed.until_newest_is("hello", &big(1)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(0), big(1)], "another name");
+}
+
+#[tokio::test]
+async fn a08_what_waits_for_its_writer_is_said_once_and_pending_until_it_goes_up() {
+    let bed = Bed::fenced("[watch]\nmax_wait = \"300ms\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let text = code("hello", 1);
+    let (begin, rest) = text.split_at(text.len() / 2);
+    let mut file = File::create(bed.entry("hello")).unwrap();
+    file.write_all(begin.as_bytes()).unwrap();
+    let event = watch.until("waiting").await;
+    let words = |value: &serde_json::Value| value["what"].as_str().unwrap().to_owned();
+    assert_eq!(event["routine"], "hello", "{event}");
+    let what = words(&event["problem"]);
+    assert!(
+        what.ends_with("is still open for writing and does not parse"),
+        "{what}"
+    );
+    let (_, status) = bed.status().await;
+    let routines = status["routines"].as_array().unwrap();
+    let hello = routines
+        .iter()
+        .find(|one| one["routine"] == "hello")
+        .unwrap();
+    assert_eq!(
+        (&hello["state"], &hello["pending"]),
+        (&"pending".into(), &1.into())
+    );
+    assert_eq!(words(&hello["reason"]), what);
+    let late = bed.run(&["sync", "--timeout", "1s"]).await;
+    assert_eq!(late.code, Some(75));
+    assert!(
+        late.stdout.contains("hello") && late.stdout.contains(&what),
+        "{}",
+        late.stdout
+    );
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let (_, status) = bed.status().await;
+    let pending = status["routines"].to_string();
+    assert!(!pending.contains("pending\":1"), "{pending}");
+    // A writer that never rests, and in the end leaves the bytes as they were.
+    let mut file = File::options()
+        .append(true)
+        .open(bed.entry("hello"))
+        .unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        file.write_all(b" ").unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let event = watch.until("waiting").await;
+    assert!(
+        words(&event["problem"]).ends_with("changes all the time"),
+        "{event}"
+    );
+    fs::write(bed.entry("hello"), &text).unwrap();
+    drop(file);
+    watch.end_of_edit_of("hello").await;
+    bed.sync().await;
+    assert_eq!(watch.count("waiting", "hello"), 2);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a14_bytes_that_come_after_an_edit_without_any_wait_for_an_edit_of_their_own() {
+    let bed = unchecked("").await;
+    let mut watch = bed.watch(&[]).await;
+    bed.fault("UploadRoutineCode:1:delay(2000)");
+    bed.write("hello", &big(1));
+    bed.until_asked("UploadRoutineCode", 3).await;
+    // This becomes an edit while the one before it is on its way, and bytes come before that has ended.
+    fs::remove_file(bed.entry("hello")).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (path, text) = (bed.entry("hello"), big(2));
+    off(move || write_slowly(&path, &text, 4, Duration::from_millis(900))).await;
+    bed.until_newest_is("hello", &big(2)).await;
+    bed.fence(&mut watch).await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[0, 1, 2].map(big), "after a removal");
+}
+
+#[tokio::test]
+async fn a07_a_slow_writer_at_work_when_the_watch_starts_is_waited_for() {
+    let bed = unchecked("").await;
+    let (path, text) = (bed.entry("hello"), big(1));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        let mut file = File::create(&path).unwrap();
+        for piece in text.as_bytes().chunks(text.len().div_ceil(3)) {
+            file.write_all(piece).unwrap();
+            let _ = begun.send(());
+            std::thread::sleep(Duration::from_millis(600));
+        }
+    });
+    begins.recv().unwrap();
+    let mut watch = bed.watch_from_start(&[]);
+    bed.until_newest_is("hello", &big(1)).await;
+    writer.join().unwrap();
+    watch.until("uploaded").await;
+    watch.stop().await;
+    bed.assert_uploads("hello", &[big(1)], "at the start");
 }

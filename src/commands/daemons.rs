@@ -1,6 +1,7 @@
 //! The running watches that a command means: those of its configuration, or all of this user where there is none.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -68,8 +69,8 @@ fn place_failure(error: &PlaceError) -> Failure {
     Failure::new(Class::State, format!("{error}\n= help: {}", error.help()))
 }
 
-/// Finds the watches and asks each how it stands.
-pub(super) async fn find(common: &Common) -> Result<Daemons, Failure> {
+/// Finds the watches and asks each how it stands, which takes `most` at most.
+pub(super) async fn find(common: &Common, most: Duration) -> Result<Daemons, Failure> {
     let directory = directory(common, None)?;
     let config = configuration(common)?;
     let found = if directory.exists() {
@@ -82,7 +83,7 @@ pub(super) async fn find(common: &Common) -> Result<Daemons, Failure> {
     let mut asking = JoinSet::new();
     for (at, found) in found.into_iter().enumerate() {
         asking.spawn(async move {
-            let status = client::status(&found.socket).await;
+            let status = client::status(&found.socket, most).await;
             (at, Daemon { found, status })
         });
     }

@@ -1,5 +1,6 @@
 //! One job's way: reads the source, drives the pass, and tells what came of it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
@@ -126,14 +127,14 @@ async fn store(
 /// An edit whose entry has changed since it came to rest is overtaken, also by bytes that could not go up: the edit that
 /// tells of them is on its way.
 async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
-    let (target, expected) = (target(routine), edit.digest);
+    let (target, expected, told) = (target(routine), edit.digest, edit.saves > 0);
     let read = move || {
         let read = source::read(&target);
         let now = match &read {
             Ok(code) => Ok(code.digest()),
             Err(_) => source::digest(&target),
         };
-        (read, is_overtaken(expected, now))
+        (read, is_overtaken(expected, told, now))
     };
     match tokio::task::spawn_blocking(read).await {
         Ok((_, true)) => Err(Ended::Overtaken),
@@ -143,11 +144,13 @@ async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
 }
 
 /// Whether an entry is no longer what it was when it came to rest. That it cannot be read just now does not say so.
-fn is_overtaken(expected: Option<Digest>, now: Result<Digest, SourceError>) -> bool {
-    expected.is_some_and(|expected| match now {
-        Ok(now) => now != expected,
-        Err(error) => !is_passing(&error),
-    })
+/// Where a watch told of the edit, bytes where there were none are other bytes as well.
+fn is_overtaken(expected: Option<Digest>, told: bool, now: Result<Digest, SourceError>) -> bool {
+    match (expected, now) {
+        (Some(expected), Ok(now)) => now != expected,
+        (Some(_), Err(error)) => !is_passing(&error),
+        (None, now) => told && now.is_ok(),
+    }
 }
 
 /// Whether it has been told that a slot could not be freed.
@@ -426,10 +429,15 @@ fn failed(error: &DeployError, routine: &RoutineName) -> Ended {
 async fn rest(routine: &Routine, quiet: Duration, most: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < most {
-        let changed = std::fs::metadata(&routine.entry).and_then(|meta| meta.modified());
-        let age = changed
-            .ok()
-            .and_then(|changed| SystemTime::now().duration_since(changed).ok());
+        let metadata = std::fs::metadata(&routine.entry).ok();
+        let age = metadata.and_then(|metadata| {
+            let seconds = u64::try_from(metadata.ctime()).ok()?;
+            let nanoseconds = u32::try_from(metadata.ctime_nsec()).ok()?;
+            let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+            // A file that keeps an old time, as an unpacked one does, has been made all the same.
+            let changed = metadata.modified().ok()?.max(changed);
+            SystemTime::now().duration_since(changed).ok()
+        });
         match age {
             Some(age) if age < quiet => tokio::time::sleep(quiet - age).await,
             _ => return,
@@ -473,8 +481,14 @@ mod tests {
             (Err(SourceError::Changing { path: path() }), false),
             (Err(SourceError::Missing { path: path() }), true),
         ] {
-            assert_eq!(is_overtaken(Some(before), now), overtaken);
+            assert_eq!(is_overtaken(Some(before), true, now), overtaken);
         }
-        assert!(!is_overtaken(None, Ok(other)));
+        assert!(is_overtaken(None, true, Ok(other)));
+        assert!(!is_overtaken(None, false, Ok(other)));
+        assert!(!is_overtaken(
+            None,
+            true,
+            Err(SourceError::Missing { path: path() })
+        ));
     }
 }

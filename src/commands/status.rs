@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{self, Common};
+use crate::control::client::STATUS_PATIENCE;
 use crate::control::status::Status;
 use crate::report::words::escape;
 use crate::report::{Format, Report};
@@ -17,7 +18,7 @@ pub(super) async fn run(
     flags: &cli::Status,
     report: &mut Report,
 ) -> Result<u8, Failure> {
-    let daemons = daemons::find(common).await?;
+    let daemons = daemons::find(common, STATUS_PATIENCE).await?;
     if flags.json || common.format == Format::Json {
         let entries = daemons.list.iter().map(Entry::of).collect();
         report.print(&daemons::object(entries));

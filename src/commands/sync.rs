@@ -39,7 +39,7 @@ pub(super) async fn run(
     report: &mut Report,
 ) -> Result<u8, Failure> {
     let begun = Instant::now();
-    let daemons = daemons::find(common).await?;
+    let daemons = daemons::find(common, flags.timeout).await?;
     let none = daemons.none();
     let mut waiting = JoinSet::new();
     for daemon in daemons.list {
@@ -77,7 +77,7 @@ async fn wait(found: &Found, timeout: Duration) -> How {
         Err(ClientError::Late(timeout)) => {
             let late = humantime::format_duration(timeout);
             let text = format!("not every edit was on the service within {late}");
-            How::Not(text, client::status(&found.socket).await.ok())
+            How::Not(text, client::status(&found.socket, timeout).await.ok())
         }
         Err(error) => How::Not(error.to_string(), None),
     }

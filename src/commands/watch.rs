@@ -28,6 +28,9 @@ use super::{Failure, daemons, deploy as deploying, problem, signals};
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
 
+/// How long an entry has to have been left alone before its first edit is taken, since nothing has told of its writer.
+const REST_AT_START: Duration = Duration::from_secs(1);
+
 /// Sightings that wait for the loop. When there are more, the watcher waits, and saves pile up as one edit.
 const SIGHTINGS: usize = 64;
 
@@ -93,7 +96,10 @@ pub(super) async fn run(
     let drain = context.config.daemon.drain;
     let manner = Manner {
         force: false,
-        quiet: (context.config.watch.debounce, context.config.watch.max_wait),
+        quiet: (
+            context.config.watch.debounce.max(REST_AT_START),
+            context.config.watch.max_wait,
+        ),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());

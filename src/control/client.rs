@@ -36,9 +36,9 @@ struct Refusal {
     error: String,
 }
 
-/// How everything stands.
-pub async fn status(socket: &Path) -> Result<Status, ClientError> {
-    ask(socket, Method::GET, "/status", STATUS_PATIENCE).await
+/// How everything stands. It may take [`STATUS_PATIENCE`] to answer, or less if `most` is less.
+pub async fn status(socket: &Path, most: Duration) -> Result<Status, ClientError> {
+    ask(socket, Method::GET, "/status", STATUS_PATIENCE.min(most)).await
 }
 
 /// How everything stands once every edit made until now has ended.

@@ -193,16 +193,31 @@ where
                 running.ended(joined)?
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
-                Some(Sighting::Edit(edit)) => Event::Edited(edit),
+                Some(Sighting::Edit(edit)) => {
+                    report.settled(&edit.routine);
+                    Event::Edited(edit)
+                }
+                Some(Sighting::Settled(routine)) => {
+                    report.settled(&routine);
+                    continue;
+                }
                 Some(Sighting::Synced(number)) => {
                     answers.synced(number, &schedule, report, now());
                     continue;
                 }
                 Some(sighting) => {
+                    let event = match &sighting {
+                        Sighting::Halted { routine, .. } => Some(Event::Halted(routine.clone())),
+                        Sighting::Resumed(routine) => Some(Event::Resumed(routine.clone())),
+                        _ => None,
+                    };
                     if let Some(event) = seen(sighting) {
                         report.tell(&event);
                     }
-                    continue;
+                    match event {
+                        Some(event) => event,
+                        None => continue,
+                    }
                 }
                 None => return Err(DaemonError::WatcherEnded),
             },
@@ -258,6 +273,9 @@ where
                 Effect::Tell(event) => report.tell(&event),
                 Effect::Run(job) => {
                     let routine = job.routine().clone();
+                    if let Job::Deploy(_) = job {
+                        report.started(&routine);
+                    }
                     // One job a routine runs at most, so its session is here.
                     let Some(session) = self.sessions.remove(&routine) else {
                         continue;
@@ -321,14 +339,29 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
         frame: None,
     };
     match sighting {
-        Sighting::Halted { routine, reason } => Some(report::Event::Halted {
+        Sighting::Waiting { routine, reason } => Some(report::Event::Waiting {
             routine,
             problem: problem(
                 reason,
-                "put it back; what is on the service stays as it is".into(),
+                "it goes up as soon as it is whole and rests".into(),
                 Class::Source,
             ),
         }),
+        Sighting::Halted {
+            routine,
+            reason,
+            link,
+        } => {
+            let anew = match link {
+                true => ", or start er-dev again to take it as it is",
+                false => "",
+            };
+            let help = format!("put it back{anew}; what is on the service stays as it is");
+            Some(report::Event::Halted {
+                routine,
+                problem: problem(reason, help, Class::Source),
+            })
+        }
         Sighting::Resumed(routine) => Some(report::Event::Resumed { routine }),
         Sighting::Polling { what, help } => Some(report::Event::Degraded {
             safety: Safety::Events,
@@ -338,7 +371,7 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Synced(_) => None,
+        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
     }
 }
 

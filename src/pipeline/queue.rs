@@ -4,7 +4,7 @@
 //! waits. It is as long as there are routines. That a routine's slots are still to be tidied is kept beside that: an edit
 //! goes first, and only a pass that tidied, or was to, changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::report::standing::{Queued, Stage};
@@ -15,6 +15,8 @@ use crate::routine::{Edit, RoutineName};
 pub struct Queue {
     slots: BTreeMap<RoutineName, Slot>,
     untidy: BTreeMap<RoutineName, Untidy>,
+    /// The routines of which nothing is started.
+    held: BTreeSet<RoutineName>,
     next_ticket: u64,
 }
 
@@ -80,18 +82,47 @@ impl Queue {
         }
     }
 
+    /// Lets nothing of a routine be started until it is released.
+    pub fn hold(&mut self, routine: RoutineName) {
+        self.held.insert(routine);
+    }
+
+    /// Lets a routine be started again.
+    pub fn release(&mut self, routine: &RoutineName) {
+        self.held.remove(routine);
+    }
+
+    /// Takes every edit that waits for a routine of which nothing is started.
+    pub fn take_held(&mut self) -> Vec<Edit> {
+        let mut taken = Vec::new();
+        for routine in &self.held {
+            match self.slots.get_mut(routine) {
+                Some(Slot::Running { newer, .. } | Slot::Tidying { newer }) => {
+                    taken.extend(newer.take());
+                }
+                Some(Slot::Waiting { edit, .. }) => {
+                    taken.push(edit.clone());
+                    self.slots.remove(routine);
+                }
+                None => {}
+            }
+        }
+        taken
+    }
+
     /// Starts the routine that has waited longest of those that may start, unless as many run as may run.
     pub fn start(&mut self, now: Instant, most: usize) -> Option<Job> {
         if self.running() >= most {
             return None;
         }
+        let free = |routine: &RoutineName| !self.held.contains(routine);
         let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
             Slot::Waiting {
                 not_before, ticket, ..
-            } if *not_before <= now => Some((*ticket, routine)),
+            } if *not_before <= now && free(routine) => Some((*ticket, routine)),
             _ => None,
         });
-        let idle = |routine: &RoutineName| !self.slots.contains_key(routine);
+        let idle = |routine: &RoutineName| !self.slots.contains_key(routine) && free(routine);
         let untidy = self.untidy.iter().filter_map(|(routine, untidy)| {
             (untidy.not_before <= now && idle(routine)).then_some((untidy.ticket, routine))
         });
@@ -204,11 +235,12 @@ impl Queue {
         if self.running() >= most {
             return None;
         }
-        let edits = self.slots.values().filter_map(|slot| match slot {
-            Slot::Waiting { not_before, .. } => Some(*not_before),
-            Slot::Running { .. } | Slot::Tidying { .. } => None,
+        let free = |routine: &RoutineName| !self.held.contains(routine);
+        let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
+            Slot::Waiting { not_before, .. } if free(routine) => Some(*not_before),
+            _ => None,
         });
-        let idle = |routine: &RoutineName| !self.slots.contains_key(routine);
+        let idle = |routine: &RoutineName| !self.slots.contains_key(routine) && free(routine);
         let untidy = self.untidy.iter();
         let untidy = untidy.filter(|(routine, _)| idle(routine));
         edits

@@ -58,6 +58,10 @@ pub enum Event {
     Ended(RoutineName, Ended),
     /// The key was refused, and there is another one now.
     Rekeyed,
+    /// The place of a routine's entry is gone or is another one.
+    Halted(RoutineName),
+    /// The place is back, and an edit of what is there follows.
+    Resumed(RoutineName),
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -230,8 +234,14 @@ impl Schedule {
                     halt.not_before = halt.not_before.min(now);
                 }
             }
+            Event::Halted(routine) => self.queue.hold(routine),
+            Event::Resumed(routine) => self.queue.release(&routine),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
+        }
+        // What they are about is not there, and the edit after the return takes their place.
+        for edit in self.queue.take_held() {
+            self.supersede(&edit, &mut effects);
         }
         while let Some(job) = self.start(now) {
             effects.push(Effect::Run(job));

@@ -23,6 +23,7 @@
 //! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`), `detail`, `saves` |
 //! | `offline` | `after_ms`, `problem` |
 //! | `online` | `lasted_ms`, edits `waiting` |
+//! | `waiting` | `routine`, `problem` |
 //! | `halted` | `routine`, `problem` |
 //! | `resumed` | `routine` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |

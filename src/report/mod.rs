@@ -225,6 +225,13 @@ pub enum Event {
         /// Edits that waited for it.
         waiting: usize,
     },
+    /// A change of a routine's entry cannot be taken yet, and has not been for long.
+    Waiting {
+        /// The routine.
+        routine: RoutineName,
+        /// What it waits for.
+        problem: Problem,
+    },
     /// The place of a routine's entry is gone or is another one. Nothing is taken from there until it is back.
     Halted {
         /// The routine.
@@ -543,6 +550,7 @@ impl Event {
             | Self::Throttled { routine, .. }
             | Self::Rotated { routine, .. }
             | Self::Created { routine }
+            | Self::Waiting { routine, .. }
             | Self::Halted { routine, .. }
             | Self::Published { routine, .. }
             | Self::Republished { routine, .. }
@@ -624,6 +632,16 @@ impl Report {
     /// Takes note of what a version holds that an event named without that. Nothing is written.
     pub fn holds(&mut self, routine: &RoutineName, revision: &Revision, sha256: Digest) {
         self.standing.holds(routine, revision, sha256);
+    }
+
+    /// Takes note that an edit is on its way. Nothing is written.
+    pub fn started(&mut self, routine: &RoutineName) {
+        self.standing.started(routine);
+    }
+
+    /// Takes note that a change that waited has settled. Nothing is written.
+    pub fn settled(&mut self, routine: &RoutineName) {
+        self.standing.settled(routine);
     }
 
     /// What text written by [`Report::print`] may use.

@@ -185,15 +185,19 @@ pub struct Standing {
     degraded: BTreeMap<Safety, Condition>,
 }
 
-/// What is known of one routine. The four are independent: each has its own way in and out.
+/// What is known of one routine. Each has its own way in and out, but for `failed`, which is about `trouble`.
 #[derive(Debug, Clone, Default)]
 struct Known {
     slots: Option<(usize, usize)>,
     last: Option<Success>,
     /// What the last edit met, if it has not ended well.
     trouble: Option<(State, Reason)>,
+    /// It has failed with that for good.
+    failed: bool,
     /// What became of the entry's place, while it is not what it was.
     halted: Option<Reason>,
+    /// What the watcher waits for before a change becomes an edit.
+    waiting: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -245,6 +249,24 @@ impl Standing {
         }
     }
 
+    /// Takes note that an edit is on its way: what an older one has failed with says nothing of it. What is tried again
+    /// is not told anew each time and stands until it ends.
+    pub fn started(&mut self, routine: &RoutineName) {
+        if let Some(known) = self.routines.get_mut(routine)
+            && known.failed
+        {
+            known.failed = false;
+            known.trouble = None;
+        }
+    }
+
+    /// Takes note that a change that waited has settled.
+    pub fn settled(&mut self, routine: &RoutineName) {
+        if let Some(known) = self.routines.get_mut(routine) {
+            known.waiting = None;
+        }
+    }
+
     /// Whether an edit of a routine is under way, or room is still being made behind one, so that waiting makes sense.
     pub fn is_under_way(&self, routine: &RoutineName, queued: Queued) -> bool {
         let edit = self.edit(self.routines.get(routine), queued).0;
@@ -261,11 +283,12 @@ impl Standing {
             let known = self.routines.get(name);
             let (state, reason) = self.state(known, queued);
             let slots = known.and_then(|known| known.slots);
+            let waits = known.is_some_and(|known| known.waiting.is_some());
             Routine {
                 routine: name.to_string(),
                 state,
                 reason: reason.cloned(),
-                pending: queued.edits,
+                pending: queued.edits + usize::from(waits),
                 last: known.and_then(|known| known.last.clone()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
@@ -285,10 +308,12 @@ impl Standing {
     ) -> (State, Option<&'a Reason>) {
         let critical = known.and_then(|known| known.critical.values().next());
         let halted = known.and_then(|known| known.halted.as_ref());
-        match (critical, halted) {
-            (Some(reason), _) => (State::Critical, Some(reason)),
-            (None, Some(reason)) => (State::Halted, Some(reason)),
-            (None, None) => self.edit(known, queued),
+        let waiting = known.and_then(|known| known.waiting.as_ref());
+        match (critical, halted, waiting) {
+            (Some(reason), ..) => (State::Critical, Some(reason)),
+            (None, Some(reason), _) => (State::Halted, Some(reason)),
+            (None, None, Some(reason)) if queued.edits == 0 => (State::Pending, Some(reason)),
+            (None, None, _) => self.edit(known, queued),
         }
     }
 
@@ -330,7 +355,10 @@ impl Known {
                 self.succeeded(revision, sha256, now);
             }
             Event::Planned { saves: Some(_), .. } => self.trouble = None,
-            Event::Failed { problem, .. } => self.meets(after_failure(problem.class), problem),
+            Event::Failed { problem, .. } => {
+                self.meets(after_failure(problem.class), problem);
+                self.failed = true;
+            }
             Event::Retrying { after, problem, .. } => {
                 self.meets(while_retrying(problem.class, *after), problem);
             }
@@ -341,13 +369,18 @@ impl Known {
                     class: Class::Throttled.word().into(),
                 };
                 self.trouble = Some((State::Backoff, reason));
+                self.failed = false;
             }
             Event::Rotated { .. } => {
                 if let Some((used, _)) = &mut self.slots {
                     *used = used.saturating_sub(1);
                 }
             }
-            Event::Halted { problem, .. } => self.halted = Some(Reason::of(problem)),
+            Event::Waiting { problem, .. } => self.waiting = Some(Reason::of(problem)),
+            Event::Halted { problem, .. } => {
+                self.halted = Some(Reason::of(problem));
+                self.waiting = None;
+            }
             Event::Resumed { .. } => self.halted = None,
             Event::Critical {
                 environment,
@@ -377,6 +410,7 @@ impl Known {
 
     fn meets(&mut self, state: State, problem: &Problem) {
         self.trouble = Some((state, Reason::of(problem)));
+        self.failed = false;
     }
 }
 

@@ -85,6 +85,7 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Planned { .. } => ("Planned", NEWS),
         Event::Offline { .. } => ("Offline", CARE),
         Event::Online { .. } => ("Online", GOOD),
+        Event::Waiting { .. } => ("Waiting", CARE),
         Event::Halted { .. } => ("Halted", CARE),
         Event::Resumed { .. } => ("Resumed", GOOD),
         Event::Foreign { .. } => ("Foreign", CARE),
@@ -207,6 +208,7 @@ fn details(event: &Event) -> String {
         Event::Failed { problem, .. }
         | Event::Warning { problem, .. }
         | Event::Degraded { problem, .. }
+        | Event::Waiting { problem, .. }
         | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
         Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
@@ -334,6 +336,7 @@ fn has_problem(event: &Event) -> bool {
             | Event::Retrying { .. }
             | Event::Offline { .. }
             | Event::Degraded { .. }
+            | Event::Waiting { .. }
             | Event::Halted { .. }
             | Event::Critical { .. }
             | Event::Warning { .. }
@@ -383,6 +386,7 @@ impl Page {
             Event::Retrying { problem, .. }
             | Event::Offline { problem, .. }
             | Event::Degraded { problem, .. }
+            | Event::Waiting { problem, .. }
             | Event::Halted { problem, .. }
             | Event::Critical { problem, .. }
             | Event::Warning { problem, .. } => {

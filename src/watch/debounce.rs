@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a change that no event told of has to rest. Nothing says whether its writer is done, so it is longer than
-/// the pauses of ordinary writers.
-pub(super) const UNSEEN_QUIET: Duration = Duration::from_millis(500);
-
-/// How long a file that is open for writing has to be left alone before it can be taken as it is.
+/// How long a file that is open for writing, or may be, has to be left alone before it can be taken as it is.
 pub(super) const REST: Duration = Duration::from_secs(1);
+
+/// The same where nothing but time speaks for the file: where its bytes are not checked, or are no code. Tries are a
+/// [`REST`] apart, so that this lets the second one through.
+pub(super) const UNPROVEN_REST: Duration = Duration::from_millis(1_500);
 
 /// How long even saves that never rest have to pause before one of them is taken, unless the quiet time is shorter.
 pub(super) const BRIEF: Duration = Duration::from_millis(2);
@@ -52,7 +52,7 @@ pub(super) enum Gate {
     Fresh,
     /// It has written and not closed the file.
     Writing,
-    /// No event told of the change, so nothing is known.
+    /// No event told of the change, or what came after the events may have been missed, so nothing is known.
     Unseen,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Due {
     pub(super) routine: usize,
     /// What an answer has to show; the next hint makes it worthless.
     pub(super) ticket: u64,
-    /// With `Writing` the file has to prove that it can be taken.
+    /// With `Writing` and `Unseen` the file has to prove that it can be taken.
     pub(super) gate: Gate,
 }
 
@@ -72,6 +72,8 @@ pub(super) struct Due {
 pub(super) struct Debounce {
     quiet: Duration,
     max_wait: Duration,
+    /// How long a change may be unsettled before that is worth a word.
+    patience: Duration,
     ticket: u64,
     pending: Vec<Option<Pending>>,
 }
@@ -85,17 +87,28 @@ struct Pending {
     ticket: u64,
     /// It was put off until then, unless a hint comes before.
     not_before: Instant,
+    /// It has been handed out as overdue.
+    overdue: bool,
 }
 
 impl Debounce {
     /// For routines numbered from 0 to `routines - 1`.
     pub(super) fn new(routines: usize, quiet: Duration, max_wait: Duration) -> Self {
+        let (quiet, max_wait) = (quiet.min(LONGEST), max_wait.min(LONGEST));
         Self {
-            quiet: quiet.min(LONGEST),
-            max_wait: max_wait.min(LONGEST),
+            quiet,
+            max_wait,
+            // Whatever rests for the time that it has to rest is settled before.
+            patience: max_wait.max(quiet).max(2 * REST) + REST,
             ticket: 0,
             pending: vec![None; routines],
         }
+    }
+
+    /// The same where a change may take this much longer to be seen to rest.
+    pub(super) fn slower(mut self, by: Duration) -> Self {
+        self.patience += by.min(LONGEST);
+        self
     }
 
     /// Takes a hint about a routine; false if it says nothing new.
@@ -103,6 +116,12 @@ impl Debounce {
         let Some(slot) = self.pending.get_mut(routine) else {
             return false;
         };
+        // Whoever makes a file opens it in the same call. A later opening may be a mere reader's, and is this very
+        // program's when the change is due.
+        let late = |pending: Pending| now.saturating_duration_since(pending.last) > BRIEF;
+        if hint == Hint::Opened && slot.is_none_or(late) {
+            return false;
+        }
         let Some(gate) = gate_after(slot.map(|pending| pending.gate), hint) else {
             return false;
         };
@@ -114,6 +133,7 @@ impl Debounce {
             saves: 0,
             ticket: self.ticket,
             not_before: now,
+            overdue: false,
         });
         pending.last = now;
         pending.not_before = now;
@@ -152,6 +172,32 @@ impl Debounce {
             }
         }
         due
+    }
+
+    /// The changes that have not settled for far longer than usual, each of them once.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Due> {
+        let patience = self.patience;
+        let pending = self.pending.iter_mut().enumerate();
+        let pending = pending.filter_map(|(routine, pending)| Some((routine, pending.as_mut()?)));
+        let overdue = pending
+            .filter(|(_, pending)| !pending.overdue && pending.first + patience <= now)
+            .map(|(routine, pending)| {
+                pending.overdue = true;
+                Due {
+                    routine,
+                    ticket: pending.ticket,
+                    gate: pending.gate,
+                }
+            });
+        overdue.collect()
+    }
+
+    /// When [`Debounce::overdue`] has something next.
+    #[must_use]
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        let pending = self.pending.iter().flatten();
+        let pending = pending.filter(|pending| !pending.overdue);
+        pending.map(|pending| pending.first + self.patience).min()
     }
 
     /// When [`Debounce::due`] has something next, if there is no further hint.
@@ -198,8 +244,7 @@ impl Gate {
     fn pause(self, quiet: Duration) -> Duration {
         match self {
             Self::Done | Self::Fresh => quiet,
-            Self::Unseen => quiet.max(UNSEEN_QUIET),
-            Self::Writing => quiet.max(REST),
+            Self::Unseen | Self::Writing => quiet.max(REST),
         }
     }
 }
@@ -210,7 +255,6 @@ fn gate_after(before: Option<Gate>, hint: Hint) -> Option<Gate> {
         (Hint::Written, _) => Some(Gate::Writing),
         (Hint::Closed | Hint::Arrived | Hint::Removed, _) => Some(Gate::Done),
         (Hint::Created, _) => Some(Gate::Fresh),
-        // Whoever makes a file opens it in the same call; every other opening may be a mere reader's.
         (Hint::Opened, Some(Gate::Fresh)) => Some(Gate::Writing),
         (Hint::Opened, _) => None,
         (Hint::Touched, known) => known.or(Some(Gate::Done)),
@@ -356,10 +400,48 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_close_does_not_hold_a_change_back() {
+    fn a_missed_close_does_not_hold_a_change_back_and_a_writer_that_pauses_does() {
         let mut script = Script::new(&[(0, Hint::Written), (10, Hint::Missed)]);
-        assert_eq!(script.settle(509), None);
-        assert_eq!(script.settle(510), Some((Gate::Unseen, 0)));
+        assert_eq!(script.settle(1_009), None);
+        assert_eq!(script.settle(1_010), Some((Gate::Unseen, 0)));
+        let mut script = Script::new(&[(0, Hint::Created), (10, Hint::Missed)]);
+        script.debounce.hint(0, Hint::Written, script.at(1_000));
+        assert_eq!(script.settle(1_999), None);
+        assert_eq!(script.settle(2_000), Some((Gate::Writing, 0)));
+    }
+
+    #[test]
+    fn a_name_made_by_a_link_is_settled_though_it_is_read_afterwards() {
+        let mut script = Script::new(&[(0, Hint::Removed), (0, Hint::Created)]);
+        // Somebody else reads it, and then this program does.
+        script.debounce.hint(0, Hint::Opened, script.at(50));
+        let due = script.debounce.due(script.at(100)).pop().unwrap();
+        assert!(!script.debounce.hint(0, Hint::Opened, script.at(100)));
+        assert_eq!(script.debounce.settle(0, due.ticket), Some(1));
+        // Whoever opens a file with the very call that makes it writes it.
+        let mut script = Script::new(&[(0, Hint::Created), (1, Hint::Opened)]);
+        assert_eq!(script.settle(1_999), None);
+        assert_eq!(script.settle(2_000), Some((Gate::Writing, 0)));
+    }
+
+    #[test]
+    fn a_change_that_does_not_settle_is_overdue_once() {
+        let mut script = Script::new(&[]);
+        for at in (0..3_000).step_by(100) {
+            script.debounce.hint(0, Hint::Written, script.at(at));
+        }
+        let at = script.at(3_000);
+        assert_eq!(script.debounce.next_overdue(), Some(at));
+        assert_eq!(script.debounce.overdue(script.at(2_999)), []);
+        let overdue = script.debounce.overdue(at);
+        assert_eq!(overdue.len(), 1);
+        assert_eq!(overdue[0].gate, Gate::Writing);
+        script.debounce.hint(0, Hint::Written, at);
+        assert_eq!(script.debounce.overdue(script.at(9_000)), []);
+        assert_eq!(script.debounce.next_overdue(), None);
+        assert!(script.settle(9_000).is_some());
+        script.debounce.hint(0, Hint::Written, script.at(10_000));
+        assert_eq!(script.debounce.overdue(script.at(13_000)).len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::debounce::{Due, Gate};
+use super::debounce::{Due, Gate, UNPROVEN_REST};
 use super::snapshot::{self, Seen, StatKey};
 use super::{Target, source};
 
@@ -24,6 +24,10 @@ pub(super) struct Known {
     noted_at: Instant,
     /// How it was when its writer had left it open and its bytes were no code.
     refused: Option<StatKey>,
+    /// No event told of its last change that its writer was done, so the writer may have it mapped and go on unseen.
+    held: bool,
+    /// The device it was on when it was last there.
+    device: Option<u64>,
     /// It has been said that the file has other names.
     warned: bool,
 }
@@ -43,15 +47,61 @@ impl Known {
             noted: seen.key,
             noted_at: Instant::now(),
             refused: None,
+            held: false,
+            device: None,
             warned: false,
         };
         known.take(target, seen);
+        known.device = seen.key.map(|key| key.device());
         known
     }
 
     /// How the entry was last, as far as that has been told of.
     pub(super) fn key(&self) -> Option<StatKey> {
         self.seen.and_then(|seen| seen.key)
+    }
+
+    /// Whether a later write could have left it looking the same.
+    pub(super) fn is_racy(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.racy)
+    }
+
+    /// Whether a program may hold it mapped.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Reads an entry that looks the same; whether it holds other bytes than those that were told of.
+    pub(super) fn is_rewritten(&mut self, target: &Target) -> bool {
+        let (Some(before), Some(seen)) = (self.seen, snapshot::read(target)) else {
+            return true;
+        };
+        // That it cannot be read just now says nothing.
+        if seen.key.is_none() {
+            return false;
+        }
+        let same = (before.key, before.digest) == (seen.key, seen.digest);
+        if same {
+            self.seen = Some(seen);
+        }
+        !same
+    }
+
+    /// Takes over how a change ended: what was known of its writer, the saves that events told of, and whether the bytes
+    /// became others.
+    pub(super) fn learn(&mut self, gate: Gate, saves: u32, other: bool) {
+        self.held = match gate {
+            Gate::Unseen | Gate::Writing => self.held || other,
+            Gate::Done | Gate::Fresh => self.held && saves == 0,
+        };
+    }
+
+    /// What a change waits for that has not settled for long.
+    pub(super) fn why_it_waits(&self, gate: Gate) -> &'static str {
+        match (gate, self.refused) {
+            (Gate::Writing, Some(_)) => "is still open for writing and does not parse",
+            _ => "changes all the time",
+        }
     }
 
     /// Whether it is as it was when it was noted.
@@ -82,14 +132,30 @@ impl Known {
             self.note(key);
             return None;
         }
-        if self.noted_at.elapsed() < needed {
+        let rested = self.noted_at.elapsed();
+        if rested < needed {
             return None;
         }
-        if writing && source::read(target).is_err() {
-            self.refused = key;
-            return None;
+        let doubtful = matches!(due.gate, Gate::Writing | Gate::Unseen);
+        if doubtful && !self.is_proven(target, seen) {
+            if writing && target.check {
+                self.refused = key;
+                return None;
+            }
+            if rested < UNPROVEN_REST {
+                return None;
+            }
         }
         seen
+    }
+
+    /// Whether something speaks for what was read besides its rest: it is code, what it was, or nothing at all.
+    fn is_proven(&self, target: &Target, seen: Option<Seen>) -> bool {
+        let Some(seen) = seen.filter(|seen| seen.key.is_some()) else {
+            return true;
+        };
+        let same = self.seen.is_some_and(|before| before.digest == seen.digest);
+        same || target.check && source::read(target).is_ok()
     }
 
     /// Takes over what was read; how it was before.
@@ -104,6 +170,15 @@ impl Known {
             );
         }
         self.seen.replace(seen)
+    }
+
+    /// Whether what was read is on another device than what was there before.
+    pub(super) fn is_on_another_device(&mut self, seen: Seen) -> bool {
+        let Some(key) = seen.key else {
+            return false;
+        };
+        let before = self.device.replace(key.device());
+        before.is_some_and(|before| before != key.device())
     }
 
     /// Whether the entry leads elsewhere than when this was last asked.

@@ -78,6 +78,15 @@ impl Roots {
         root.is_some_and(|root| root.away)
     }
 
+    /// Whether a link has the name of a routine's root, which was a directory.
+    pub(super) fn is_link_now(&self, routine: usize) -> bool {
+        let root = self.of.get(routine).and_then(|&root| self.roots.get(root));
+        root.is_some_and(|root| {
+            let was = root.nature.as_ref().is_some_and(|nature| nature.link);
+            !was && fs::symlink_metadata(&root.path).is_ok_and(|metadata| metadata.is_symlink())
+        })
+    }
+
     /// The routines whose roots are away.
     pub(super) fn away(&self) -> impl Iterator<Item = usize> {
         let away = self.roots.iter().filter(|root| root.away);
@@ -126,6 +135,13 @@ impl Roots {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.roots.len()
+    }
+
+    /// Takes over what a routine's root is now, if it stands.
+    pub(super) fn survey_of(&mut self, routine: usize) {
+        if let Some(&number) = self.of.get(routine) {
+            self.survey(number);
+        }
     }
 
     /// Takes over what one of them is now, if it stands.

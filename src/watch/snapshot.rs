@@ -24,6 +24,9 @@ const MAX_IGNORE_BYTES: u64 = 256 * 1024;
 /// at most.
 const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 
+/// The same on a file system that keeps whole seconds, or every second one.
+const COARSE_GRAIN: Duration = Duration::from_secs(2);
+
 /// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StatKey {
@@ -58,6 +61,11 @@ impl StatKey {
         }
     }
 
+    /// The device that the file is on.
+    pub(super) fn device(&self) -> u64 {
+        self.device
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -74,8 +82,11 @@ impl StatKey {
             return false;
         };
         let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        now.duration_since(changed)
-            .is_ok_and(|age| age < CLOCK_GRAIN)
+        let grain = match (self.modified.1, self.changed.1) {
+            (0, 0) => COARSE_GRAIN,
+            _ => CLOCK_GRAIN,
+        };
+        now.duration_since(changed).is_ok_and(|age| age < grain)
     }
 }
 
@@ -208,6 +219,26 @@ mod tests {
         let changed = fs::metadata(&target.entry).unwrap().modified().unwrap();
         assert!(key.is_racy(changed + Duration::from_millis(19)));
         assert!(!key.is_racy(changed + Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn a_key_in_whole_seconds_is_racy_for_longer() {
+        let key = StatKey {
+            device: 1,
+            inode: 1,
+            modified: (1_000, 0),
+            changed: (1_000, 0),
+            length: 1,
+            links: 1,
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        assert!(key.is_racy(changed + Duration::from_millis(1_999)));
+        assert!(!key.is_racy(changed + Duration::from_millis(2_000)));
+        let copied = StatKey {
+            changed: (1_000, 1),
+            ..key
+        };
+        assert!(!copied.is_racy(changed + Duration::from_millis(1_000)));
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl Site {
     /// Awaits that the root of the main routine is said to be away.
     async fn halted(&mut self) -> String {
         match self.sighting().await {
-            Sighting::Halted { routine, reason } if routine.as_str() == "main" => reason,
+            Sighting::Halted {
+                routine, reason, ..
+            } if routine.as_str() == "main" => reason,
             other => panic!("{other:?}"),
         }
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use self::look::Racy;
+use self::look::Reread;
 use super::backend::{Means, Polling};
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
@@ -52,6 +52,8 @@ pub(super) struct Lookout {
     outbox: Outbox,
     /// Syncs that were begun, each with the routines whose changes have not settled since.
     syncs: Vec<(u64, HashSet<usize>)>,
+    /// The routines of which it was said that their change waits.
+    waiting: HashSet<usize>,
     /// What a noted stat key has to have behind it before it proves anything.
     brief: Duration,
     private: PathBuf,
@@ -77,6 +79,8 @@ enum Work {
     Sync(Vec<u64>),
     /// Changes are due.
     Settle(Vec<Due>, Instant),
+    /// Changes do not settle.
+    Overdue(Vec<Due>),
 }
 
 impl Lookout {
@@ -87,6 +91,10 @@ impl Lookout {
         make: Make,
     ) -> (Self, Arc<Shared>) {
         let debounce = Debounce::new(targets.len(), settings.debounce, settings.max_wait);
+        let debounce = match settings.backend {
+            Backend::Native => debounce,
+            Backend::Auto | Backend::Poll => debounce.slower(settings.poll_interval),
+        };
         let shared = Shared::new(debounce);
         let now = Instant::now();
         let make = (settings.backend != Backend::Poll).then_some(make);
@@ -101,6 +109,7 @@ impl Lookout {
             shared: Arc::clone(&shared),
             outbox: Outbox::new(&shared, sightings),
             syncs: Vec::new(),
+            waiting: HashSet::new(),
             // Half of it, as the note is made a little after the hint.
             brief: BRIEF.min(settings.debounce) / 2,
             private: settings.private.clone(),
@@ -154,19 +163,20 @@ impl Lookout {
                 Work::Stop => return,
                 Work::Ended => {
                     self.watches.ended();
-                    self.look_in_full(Racy::Trusted);
+                    self.look_in_full(Reread::Racy);
                 }
                 Work::Note(heard) => self.note(&heard),
-                Work::Moved => self.look_in_full(Racy::Trusted),
+                Work::Moved => self.look_in_full(Reread::Racy),
                 Work::Missed => {
                     tracing::debug!("file events were lost; every entry is read again");
                     self.missed_not_before = Instant::now() + MISSED_PAUSE;
                     self.watches.forget();
-                    self.look_in_full(Racy::Trusted);
+                    self.look_in_full(Reread::Racy);
                 }
                 Work::Look(look) => self.look(look),
                 Work::Sync(numbers) => self.begin_syncs(&numbers),
                 Work::Settle(due, settled) => self.settle(&due, settled),
+                Work::Overdue(overdue) => self.wait_for(&overdue),
             }
             self.end_syncs();
             self.outbox.flush();
@@ -200,6 +210,10 @@ impl Lookout {
             if !due.is_empty() {
                 return Work::Settle(due, now);
             }
+            let overdue = inbox.debounce.overdue(now);
+            if !overdue.is_empty() {
+                return Work::Overdue(overdue);
+            }
             if let Some(look) = self.looks.due(now) {
                 return Work::Look(look);
             }
@@ -207,7 +221,9 @@ impl Lookout {
             if inbox.missed {
                 until = until.min(self.missed_not_before);
             }
-            if let Some(deadline) = inbox.debounce.next_deadline() {
+            let debounce = &inbox.debounce;
+            let deadlines = [debounce.next_deadline(), debounce.next_overdue()];
+            if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 until = until.min(deadline);
             }
             inbox = self.shared.wait(inbox, until);
@@ -268,7 +284,31 @@ impl Lookout {
         self.turn(read.iter().map(|(due, _)| due.routine));
         for (due, seen) in read {
             let edit = self.edit(due, seen, settled);
+            let unsettled = self.shared.inbox().debounce.gate(due.routine).is_some();
+            if (edit.is_some() || !unsettled) && self.waiting.remove(&due.routine) && edit.is_none()
+            {
+                let target = self.targets.get(due.routine);
+                let settled = target.map(|target| Sighting::Settled(target.routine.clone()));
+                self.outbox.extend(settled);
+            }
             self.outbox.extend(edit.map(Sighting::Edit));
+        }
+    }
+
+    /// Says of changes that they wait, and what for.
+    fn wait_for(&mut self, overdue: &[Due]) {
+        for due in overdue {
+            let target = self.targets.get(due.routine);
+            if let (Some(target), Some(known)) = (target, self.routines.get(due.routine))
+                && !self.roots.is_away(due.routine)
+                && self.waiting.insert(due.routine)
+            {
+                let why = known.why_it_waits(due.gate);
+                self.outbox.extend([Sighting::Waiting {
+                    routine: target.routine.clone(),
+                    reason: format!("`{}` {why}", target.entry.display()),
+                }]);
+            }
         }
     }
 
@@ -297,10 +337,12 @@ impl Lookout {
                         if let Some(known) = self.routines.get_mut(routine) {
                             known.seen = None;
                         }
+                        let link = self.roots.is_link_now(routine);
                         self.outbox
                             .extend(name(routine).map(|routine| Sighting::Halted {
                                 routine,
                                 reason: reason.clone(),
+                                link,
                             }));
                     }
                 }
@@ -344,8 +386,14 @@ impl Lookout {
         if known.is_led_elsewhere(target) {
             self.shared.inbox().moved.insert(target.entry.clone());
         }
+        // Something was mounted, of which no event tells.
+        if known.is_on_another_device(seen) {
+            self.roots.survey_of(due.routine);
+        }
         let before = known.take(target, seen);
-        if told == 0 && before.is_some_and(|before| before.digest == seen.digest) {
+        let other = before.is_none_or(|before| before.digest != seen.digest);
+        known.learn(due.gate, told, other);
+        if told == 0 && !other {
             return None;
         }
         if due.gate == Gate::Writing {
@@ -366,7 +414,7 @@ impl Lookout {
     /// Makes sure that every change up to now is known, and remembers which ones have to settle.
     fn begin_syncs(&mut self, numbers: &[u64]) {
         self.marker.wait();
-        self.look_in_full(Racy::Read);
+        self.look_in_full(Reread::Held);
         let inbox = self.shared.inbox();
         let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
         let begun = numbers.iter().map(|&number| (number, unsettled.clone()));

@@ -1,6 +1,6 @@
 //! `er-dev sync`: when it returns, every edit made before it is on the service.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -185,4 +185,23 @@ async fn a_kill_ends_a_sync_with_75() {
     watch.kill().await;
     assert_eq!(rest(waiting).await, "");
     assert_eq!(bed.run(&["sync"]).await.code, Some(75));
+}
+
+#[tokio::test]
+async fn a_watch_that_does_not_answer_takes_no_more_time_than_was_given() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    watch.signal(Signal::STOP);
+    let begun = Instant::now();
+    let ended = bed.run(&["sync", "--timeout", "1s"]).await;
+    let took = begun.elapsed();
+    watch.signal(Signal::CONT);
+    assert_eq!(ended.code, Some(75), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("it did not answer within 1s"),
+        "{}",
+        ended.stdout
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    watch.stop().await;
 }

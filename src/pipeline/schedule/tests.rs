@@ -500,6 +500,35 @@ fn an_entry_that_was_another_for_a_moment_only_goes_up_all_the_same() {
 }
 
 #[test]
+fn nothing_of_a_routine_whose_place_is_gone_starts_or_waits_until_the_edit_after_its_return() {
+    let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
+    let hello = name("hello");
+    let end = |how: Ended| Event::Ended(hello.clone(), how);
+    let edited = |text: &str| Event::Edited(edit("hello", text, now));
+    let one = schedule.handle(edited("a"), now);
+    assert_eq!(deploys(&one), [&hello]);
+    assert_eq!(schedule.handle(edited("b"), now), []);
+    // The one behind it has ended, and the one that runs finds other bytes there.
+    let halted = schedule.handle(Event::Halted(hello.clone()), now);
+    assert!(
+        matches!(halted[..], [Effect::Tell(report::Event::Superseded { .. })]),
+        "{halted:?}"
+    );
+    schedule.handle(end(Ended::Overtaken), now).clear();
+    assert!(schedule.is_idle());
+    assert_eq!(schedule.next_deadline(), None);
+    // Nor is a slot freed meanwhile.
+    let back = Event::Resumed(hello.clone());
+    assert_eq!(schedule.handle(back.clone(), now), []);
+    stored_and_untidy(&mut schedule, now);
+    schedule.handle(Event::Halted(hello.clone()), now).clear();
+    assert_eq!(schedule.next_deadline(), None);
+    now += Duration::from_secs(3_600);
+    assert_eq!(schedule.handle(Event::Tick, now), []);
+    assert_eq!(deploys(&schedule.handle(back, now)), [&hello]);
+}
+
+#[test]
 fn that_a_version_is_still_there_is_not_believed_for_long() {
     let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
     schedule

@@ -225,6 +225,42 @@ fn an_outage_is_as_old_as_its_first_try() {
 }
 
 #[test]
+fn a_change_that_waits_is_pending_until_it_has_settled_or_its_place_is_gone() {
+    let waiting = || Event::Waiting {
+        routine: hello(),
+        problem: problem(Class::Source),
+    };
+    let refused = failed(problem(Class::Source));
+    for before in [uploaded(), refused] {
+        let mut standing = seen(&[before.clone(), waiting()]);
+        let overview = standing.overview([(&hello(), IDLE)]);
+        let one = &overview.routines[0];
+        assert_eq!((one.state, one.pending), (State::Pending, 1));
+        assert!(one.reason.is_some());
+        // The watcher is waited for already, and for no newer change.
+        assert!(!standing.is_under_way(&hello(), IDLE));
+        standing.settled(&hello());
+        let settled = standing.overview([(&hello(), IDLE)]);
+        assert_eq!(settled, seen(&[before]).overview([(&hello(), IDLE)]));
+    }
+    assert_state(&[waiting(), halted(), resumed()], IDLE, State::Ok, None);
+}
+
+#[test]
+fn what_an_edit_has_failed_with_says_nothing_of_a_newer_one_that_has_started() {
+    let mut standing = seen(&[failed(problem(Class::Source))]);
+    standing.started(&hello());
+    let overview = standing.overview([(&hello(), LATER)]);
+    let one = &overview.routines[0];
+    assert_eq!((one.state, &one.reason), (State::Pending, &None));
+    assert!(standing.is_under_way(&hello(), LATER));
+    let mut standing = seen(&[retrying(Class::InDoubt, secs(1))]);
+    standing.started(&hello());
+    let overview = standing.overview([(&hello(), LATER)]);
+    assert_eq!(overview.routines[0].state, State::Backoff);
+}
+
+#[test]
 fn a_place_that_is_gone_halts_whatever_else_there_is_until_it_is_back() {
     let missing = failed(problem(Class::Absent));
     for queued in [IDLE, RUNNING, LATER] {

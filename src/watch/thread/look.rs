@@ -30,13 +30,13 @@ pub(super) struct Arming {
     pub(super) lack: Option<Lack>,
 }
 
-/// What a full look makes of entries that look the same.
+/// Which entries are read again although they look the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Racy {
-    /// They are.
-    Trusted,
-    /// Those that could have been written in the same tick of the clock are read again.
-    Read,
+pub(super) enum Reread {
+    /// Those that could have been written in the same tick of the clock.
+    Racy,
+    /// Those as well that a program may hold mapped, since what it stores there need not change any time.
+    Held,
 }
 
 impl Lookout {
@@ -50,11 +50,11 @@ impl Lookout {
                     self.roots.survey(root);
                     self.give_way();
                 }
-                self.look_in_full(Racy::Read);
+                self.look_in_full(Reread::Held);
             }
             Look::Entries => {
                 if self.differs(all) {
-                    self.look_in_full(Racy::Trusted);
+                    self.look_in_full(Reread::Racy);
                 }
             }
             Look::Polled => {
@@ -62,9 +62,9 @@ impl Lookout {
                 polled.extend(self.roots.away());
                 let turned = self.roots.turned(polled.iter().copied());
                 if turned.iter().any(|&routine| self.roots.is_away(routine)) {
-                    self.look_in_full(Racy::Trusted);
+                    self.look_in_full(Reread::Racy);
                 } else {
-                    self.compare(polled, &HashSet::new(), &turned, Racy::Trusted);
+                    self.compare(polled, &HashSet::new(), &turned, Reread::Racy);
                 }
             }
         }
@@ -82,7 +82,7 @@ impl Lookout {
             if let (Some(target), Some(known)) =
                 (self.targets.get(routine), self.routines.get(routine))
                 && !self.roots.is_away(routine)
-                && snapshot::look(target) != known.key()
+                && (known.is_racy() || snapshot::look(target) != known.key())
             {
                 return true;
             }
@@ -91,10 +91,10 @@ impl Lookout {
     }
 
     /// Watches what has to be watched now, and hints at every entry that differs from what is known of it.
-    pub(super) fn look_in_full(&mut self, racy: Racy) {
+    pub(super) fn look_in_full(&mut self, reread: Reread) {
         let fresh = self.arm().fresh;
         let turned = self.roots.turned(0..self.targets.len());
-        self.compare(0..self.targets.len(), &fresh, &turned, racy);
+        self.compare(0..self.targets.len(), &fresh, &turned, reread);
     }
 
     /// Hints at each of these routines whose entry differs from what is known of it, whose root turned, or whose
@@ -104,7 +104,7 @@ impl Lookout {
         routines: impl IntoIterator<Item = usize>,
         fresh: &HashSet<usize>,
         turned: &HashSet<usize>,
-        racy: Racy,
+        reread: Reread,
     ) {
         for routine in routines {
             self.give_way();
@@ -123,8 +123,8 @@ impl Lookout {
                 (false, false) if gone => Hint::Removed,
                 (false, false) if fresh => Hint::Missed,
                 (false, false) => {
-                    let racy = racy == Racy::Read && known.seen.is_some_and(|seen| seen.racy);
-                    if key == known.key() && !racy {
+                    let again = known.is_racy() || reread == Reread::Held && known.is_held();
+                    if key == known.key() && !(again && known.is_rewritten(target)) {
                         continue;
                     }
                     Hint::Found
