@@ -428,7 +428,10 @@ fn failed(error: &DeployError, routine: &RoutineName) -> Ended {
 /// Waits until nobody has changed the entry for a while.
 async fn rest(routine: &Routine, quiet: Duration, most: Duration) {
     let begun = Instant::now();
-    while begun.elapsed() < most {
+    while let Some(left) = most
+        .checked_sub(begun.elapsed())
+        .filter(|left| !left.is_zero())
+    {
         let metadata = std::fs::metadata(&routine.entry).ok();
         let age = metadata.and_then(|metadata| {
             let seconds = u64::try_from(metadata.ctime()).ok()?;
@@ -439,7 +442,7 @@ async fn rest(routine: &Routine, quiet: Duration, most: Duration) {
             SystemTime::now().duration_since(changed).ok()
         });
         match age {
-            Some(age) if age < quiet => tokio::time::sleep(quiet - age).await,
+            Some(age) if age < quiet => tokio::time::sleep(left.min(quiet - age)).await,
             _ => return,
         }
     }
