@@ -378,7 +378,7 @@ mod tests {
             fs::write(path(name), "1").unwrap();
         };
         let others = [
-            "notes/work/vault/diary.md",
+            "notes/mine/vault/diary.md",
             "h/hello/letter",
             "run/mine.txt",
             "budget.d/household",
