@@ -10,8 +10,8 @@ use er_dev::config::{Endpoint, Limits, Service, Signature};
 use er_dev::emulator::history::POST_OBJECT;
 use serde_json::Value;
 
+use super::handed::{Given, Server, command, write};
 use crate::common::{Bed, QUICK, Watch, code, finish, name};
-use crate::handed::{Given, Server, command, write};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
