@@ -26,6 +26,7 @@ mod roots;
 mod rotation;
 mod saves;
 mod service;
+mod shapes;
 mod soak;
 mod sources;
 mod state;

@@ -9,6 +9,8 @@ const PURE: &[&str] = &[
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
+    "watch/runtime.rs",
+    "watch/secrets.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/mark.rs",
