@@ -31,6 +31,7 @@ mod soak;
 mod sources;
 mod state;
 mod storms;
+mod terminal;
 mod tidy;
 mod tls;
 mod torn;

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::cli::{self, Common};
 use crate::cloud::{Environments, Listed, Listing};
-use crate::report::Report;
 use crate::report::table::{Align, Table};
 use crate::report::words;
+use crate::report::{Look, Report};
 use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::{Mark, text_of};
 use crate::revision::rotation::Fate;
@@ -56,7 +56,7 @@ pub(super) async fn run(
         if json {
             report.print(&format!("{}\n", object(&session, listing)));
         } else {
-            let table = table(&session, listing, flags.wide, report);
+            let table = table(&session, listing, flags.wide, report.look());
             report.print(&format!("{space}{table}"));
             space = "\n";
         }
@@ -94,7 +94,15 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
     rows
 }
 
-fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> String {
+/// The versions of a routine as they were last listed.
+pub(super) fn as_listed(session: &Session, look: Look) -> String {
+    match session.knowledge().listing() {
+        Some(listing) => table(session, listing, false, look),
+        None => format!("{}  not listed yet\n", session.routine().name),
+    }
+}
+
+fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String {
     let mut table = Table::new([
         ("#", Align::Right),
         ("revision", Align::Left),
@@ -130,7 +138,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
     let used = listing.revisions.len();
     let head = format!("{name}  {used} of {cap} slots taken\n");
     let foot = words::escape(&totals(session, listing, &rows));
-    format!("{head}{}{foot}\n", table.render(report.look()))
+    format!("{head}{}{foot}\n", table.render(look))
 }
 
 fn fate(fate: &Fate) -> String {
