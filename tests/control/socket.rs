@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::{STATUS, socket, state};
+use super::{STATUS, ask, socket, state};
 use crate::common::{Bed, code, finish, has, say};
 
 fn mode(path: &Path) -> u32 {
