@@ -12,6 +12,7 @@ use crate::report::words;
 use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::{Mark, text_of};
 use crate::revision::rotation::Fate;
+use crate::revision::template::Commit;
 
 use super::context::{Choice, Context};
 use super::{Failure, one};
@@ -25,6 +26,14 @@ struct Row<'a> {
     fate: Option<Fate>,
     live: Vec<&'a str>,
     mark: Option<Mark>,
+}
+
+impl Row<'_> {
+    /// The commit that er-dev wrote into the description. In other people's words nothing is taken for one.
+    fn commit(&self) -> Option<Commit> {
+        self.mark.as_ref()?;
+        Commit::find(text_of(&self.listed.description))
+    }
 }
 
 /// Lists one routine or all.
@@ -103,6 +112,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
         ("live in", Align::Left),
         ("fate", Align::Left),
         ("content", Align::Left),
+        ("git", Align::Left),
         ("by", Align::Left),
         ("note", Align::Left),
     ]);
@@ -122,6 +132,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
                 .as_ref()
                 .map(|mark| mark.short().to_owned())
                 .unwrap_or_default(),
+            row.commit().map(|it| it.to_string()).unwrap_or_default(),
             by(session, row.mark.as_ref()).to_owned(),
             if wide { note.to_owned() } else { cut(note) },
         ]);
@@ -191,6 +202,7 @@ fn object(session: &Session, listing: &Listing) -> serde_json::Value {
                 "stays": match &row.fate { Some(Fate::Stays(stays)) => Some(stays.to_string()), _ => None },
                 "goes": match &row.fate { Some(Fate::MayGo(place)) => Some(place), _ => None },
                 "content": row.mark.as_ref().map(Mark::short),
+                "git": row.commit().map(|it| it.to_string()),
                 "instance": row.mark.as_ref().map(|mark| mark.instance.as_str()),
                 "description": text_of(&row.listed.description),
             })

@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 use crate::clock::{self, Moment};
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Environments, Fetched, Listing};
-use crate::config::{Routine, Verify};
+use crate::config::Verify;
 use crate::revision::intent::Intent;
-use crate::revision::mark::{self, Instance};
 use crate::revision::protocol::{Blocked, Content, Doubt, MAX_DELETES, Rules, Step, Why};
 use crate::revision::rotation::{Protected, Refusal, why_the_oldest};
 use crate::revision::vault::Kept;
-use crate::routine::{Code, Digest, Revision};
+use crate::routine::{Code, Revision};
 
 use super::{DeployError, Happened, Pass, Session, Trouble, age_of};
 
@@ -334,18 +333,12 @@ impl Pass<'_> {
         let patience = self.session.settings.timeouts.api + self.session.settings.margin;
         let intent = Intent::Upload { sha256 };
         let cloud = Arc::clone(&self.session.cloud);
+        let description = self.session.describe(code).await;
         let permit = cloud.permit().await;
         self.note(intent.clone(), patience);
         let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
-        let instance = &session.settings.rules.instance;
-        let description = if session.mark_only {
-            mark::describe("", sha256, instance)
-        } else {
-            let words = session.words.as_deref();
-            describe(&session.routine, words, sha256, instance)
-        };
         let begun = cloud
             .begin_upload(permit, &session.routine.name, &description)
             .await;
@@ -520,23 +513,6 @@ impl Pass<'_> {
         self.changed = true;
         Ok(())
     }
-}
-
-/// The description of a version: the user's template, filled, and the content mark.
-fn describe(routine: &Routine, words: Option<&str>, digest: Digest, instance: &Instance) -> String {
-    if let Some(words) = words {
-        return mark::describe(words, digest, instance);
-    }
-    let file = routine
-        .entry
-        .file_name()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
-    mark::describe(
-        &routine.description.replace("{file}", &file),
-        digest,
-        instance,
-    )
 }
 
 /// Whether an upload was refused because all slots are taken. Where the words are not the known ones, the listing has to
