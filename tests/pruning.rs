@@ -158,6 +158,40 @@ async fn a_deletion_that_is_refused_once_does_not_keep_the_next_oldest_from_goin
 }
 
 #[tokio::test]
+async fn a_version_that_cannot_be_saved_stays_and_the_next_oldest_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    let record = format!("vault/{}.json", versions[0]);
+    std::fs::create_dir_all(bed.routine_dir("hello").join(record)).unwrap();
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(rotated(&ended), numbers(&versions[1..2]));
+    let what = ended.of("warning")[0]["problem"]["what"].to_string();
+    let stays = format!(
+        "version {} stays: its code could not be saved",
+        versions[0].short()
+    );
+    assert!(what.contains(&stays), "{what}");
+}
+
+#[tokio::test]
+async fn a_version_whose_code_is_another_one_each_time_it_is_read_stays_and_the_next_oldest_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let ours = bed.versions("hello").pop().unwrap();
+    bed.seed_now("hello");
+    // It is not what holds the present bytes any more.
+    bed.write("hello", &code("hello", 1));
+    bed.fault("DescribeRoutineCodeRevision:1:answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"b3RoZXI=\"}})");
+    let pushed = bed.push().await;
+    assert_eq!(pushed.code, Some(0), "{}{}", pushed.stdout, pushed.stderr);
+    let what = pushed.of("warning")[0]["problem"]["what"].to_string();
+    assert!(what.contains("other code for it each time"), "{what}");
+    assert!(bed.versions("hello").contains(&ours));
+    assert!(!rotated(&pushed).is_empty());
+}
+
+#[tokio::test]
 async fn a_deletion_that_is_confirmed_and_does_not_happen_is_an_error_and_no_loop() {
     let bed = Bed::new(&["hello"]).await;
     let versions = bed.seed("hello", 10);

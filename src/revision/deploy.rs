@@ -120,6 +120,8 @@ pub struct Session {
     sent: Option<Digest>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
+    /// Versions that could not be saved or deleted, and what was told of it.
+    spared: BTreeMap<Revision, String>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -294,6 +296,7 @@ impl Session {
             forced: None,
             sent: None,
             unread: BTreeMap::new(),
+            spared: BTreeMap::new(),
         }
     }
 
