@@ -29,6 +29,9 @@ const MAX_LATE: usize = 64;
 /// The most deleted versions that are remembered to notice one that was published meanwhile.
 const MAX_GONE: usize = 64;
 
+/// How many listings in a row have to lack an environment before it is taken for removed.
+const MAX_ABSENT: u32 = 3;
+
 /// What a version holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
@@ -136,7 +139,9 @@ pub struct Knowledge {
     /// What was asked to be put live from here, and is not known to be so.
     publishing: BTreeMap<String, Revision>,
     /// The environments that were told to point at a version that is not there.
-    told_gone: BTreeMap<String, Revision>,
+    pub(super) told_gone: BTreeMap<String, Revision>,
+    /// How many of the last listings lacked an environment of which something is known.
+    absent: BTreeMap<String, u32>,
     /// What the last listing held.
     known: Option<BTreeSet<Revision>>,
     pub(super) protected: Protected,
@@ -173,6 +178,9 @@ pub struct Past {
     /// What is still to be put live.
     #[serde(default)]
     pub owed: Option<Owed>,
+    /// How many of the last listings lacked an environment of which something is known.
+    #[serde(default)]
+    pub absent: BTreeMap<String, u32>,
 }
 
 /// A version that is to be put live where the configuration says so.
@@ -191,6 +199,11 @@ pub(super) struct Deleted {
     /// Whether the service said that it was carried out.
     pub(super) confirmed: bool,
     pub(super) tries: u32,
+}
+
+/// Whether every routine has an environment of this name, named or not where nothing is live in it.
+pub fn is_of_every_routine(environment: &str) -> bool {
+    matches!(environment, "production" | "staging")
 }
 
 impl Knowledge {
@@ -254,6 +267,7 @@ impl Knowledge {
             gone: self.gone.clone(),
             present: self.protected.present.clone(),
             owed: self.owed.clone(),
+            absent: self.absent.clone(),
         }
     }
 
@@ -265,6 +279,7 @@ impl Knowledge {
         self.gone.truncate(MAX_GONE);
         self.protected.present = past.present;
         self.owed = past.owed;
+        self.absent = past.absent;
     }
 
     /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.
@@ -481,6 +496,36 @@ impl Knowledge {
                     noticed.push(Noticed::Mended(environment.clone()));
                 }
                 _ => {}
+            }
+        }
+        noticed.extend(self.notice_removed(live));
+        noticed
+    }
+
+    /// Forgets environments that several listings in a row have lacked, so that what was live there protects nothing for
+    /// ever. The two that every routine has are left out by the service where nothing is live: what was live there
+    /// before stays.
+    fn notice_removed(&mut self, live: &BTreeMap<String, Option<Revision>>) -> Vec<Noticed> {
+        let known = self.live.keys().chain(self.protected.was_live.keys());
+        let known = known.chain(self.told_gone.keys());
+        let absent = known.filter(|environment| !live.contains_key(*environment));
+        let absent: BTreeSet<String> = absent.cloned().collect();
+        self.absent
+            .retain(|environment, _| absent.contains(environment));
+        let mut noticed = Vec::new();
+        for environment in absent {
+            let times = self.absent.entry(environment.clone()).or_default();
+            *times = (*times + 1).min(MAX_ABSENT);
+            if *times < MAX_ABSENT {
+                continue;
+            }
+            if !is_of_every_routine(&environment) {
+                self.live.remove(&environment);
+                self.protected.was_live.remove(&environment);
+                self.absent.remove(&environment);
+            }
+            if self.told_gone.remove(&environment).is_some() {
+                noticed.push(Noticed::Mended(environment));
             }
         }
         noticed

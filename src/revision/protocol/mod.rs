@@ -22,7 +22,9 @@ use crate::routine::{Digest, Revision};
 use super::mark::{Instance, Mark};
 use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
-pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past};
+pub use knowledge::{
+    Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past, is_of_every_routine,
+};
 
 /// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
