@@ -377,13 +377,17 @@ impl Knowledge {
 
     /// A listing came.
     pub fn listed(&mut self, mut listing: Listing, rules: &Rules, now: Moment) -> Vec<Noticed> {
-        let mut noticed = self.notice_live(&listing);
+        // Who made a version comes before what was done with it.
+        let mut noticed = Vec::new();
+        if listing.whole {
+            noticed = self.notice_foreign(&listing, &rules.instance);
+        }
+        noticed.extend(self.notice_live(&listing));
         if !listing.whole {
             self.listed_in_part(listing, now);
             return noticed;
         }
         self.in_part = 0;
-        noticed.extend(self.notice_foreign(&listing, &rules.instance));
         let mut there: BTreeSet<Revision> = listing
             .revisions
             .iter()

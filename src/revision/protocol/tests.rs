@@ -674,6 +674,27 @@ fn what_others_made_is_noticed_once_and_what_this_er_dev_made_is_not() {
 }
 
 #[test]
+fn who_made_a_version_is_noticed_before_what_was_done_with_it() {
+    let mut world = World::new(2, &[0]);
+    let mut knowledge = Knowledge::default();
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    let (mut listed, code) = world.versions[1].clone();
+    listed.revision = Revision::new("777");
+    world
+        .live
+        .insert("env0".into(), Some(listed.revision.clone()));
+    world.versions.push((listed, code));
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now);
+    assert!(
+        matches!(
+            noticed[..],
+            [Noticed::Foreign { .. }, Noticed::Republished { .. }]
+        ),
+        "{noticed:?}"
+    );
+}
+
+#[test]
 fn a_version_that_is_live_after_its_deletion_is_noticed() {
     let mut world = World::new(2, &[]);
     let mut knowledge = Knowledge::default();
