@@ -17,6 +17,8 @@ const PURE: &[&str] = &[
     "revision/template.rs",
     "revision/protocol/mod.rs",
     "revision/protocol/knowledge.rs",
+    "revision/protocol/knowledge/listing.rs",
+    "revision/protocol/knowledge/requests.rs",
     "cloud/error.rs",
     "cloud/credentials/answer.rs",
     "cloud/credentials/looks.rs",
