@@ -683,15 +683,23 @@ fn who_made_a_version_is_noticed_before_what_was_done_with_it() {
     world
         .live
         .insert("env0".into(), Some(listed.revision.clone()));
+    world.versions.insert(0, (listed.clone(), code));
+    listed.revision = Revision::new("99");
     world.versions.push((listed, code));
     let noticed = knowledge.listed(world.listing(), &rules(), world.now);
-    assert!(
-        matches!(
-            noticed[..],
-            [Noticed::Foreign { .. }, Noticed::Republished { .. }]
-        ),
-        "{noticed:?}"
-    );
+    let [
+        Noticed::Foreign {
+            revision: older, ..
+        },
+        Noticed::Foreign {
+            revision: newer, ..
+        },
+        Noticed::Republished { .. },
+    ] = &noticed[..]
+    else {
+        panic!("{noticed:?}")
+    };
+    assert_eq!((older.as_str(), newer.as_str()), ("99", "777"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Moment;
-use crate::cloud::{Environments, Listing};
+use crate::cloud::{Environments, Listed, Listing};
 use crate::revision::mark::{Instance, Mark};
 use crate::routine::Revision;
 
@@ -247,7 +247,9 @@ impl Knowledge {
 
     fn notice_foreign(&self, listing: &Listing, instance: &Instance) -> Vec<Noticed> {
         let mut noticed = Vec::new();
-        for listed in &listing.revisions {
+        let mut oldest_first: Vec<&Listed> = listing.revisions.iter().collect();
+        oldest_first.sort_by_key(|listed| listed.revision.number());
+        for listed in oldest_first {
             let revision = &listed.revision;
             let known = self
                 .known
