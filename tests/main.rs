@@ -19,6 +19,7 @@ mod main_job;
 mod manager;
 mod missing;
 mod model;
+mod names;
 mod network;
 mod pruning;
 mod restore;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
+pub use self::routine::PLACEHOLDERS;
 use crate::routine::RoutineName;
 
 /// The name of the file that is looked for where none is given.

@@ -372,10 +372,12 @@ impl Known {
             }
             Event::Planned { saves: Some(_), .. } => self.trouble = None,
             Event::Failed { problem, .. } => {
+                self.finds_full(problem);
                 self.meets(after_failure(problem.class), problem);
                 self.failed = true;
             }
             Event::Retrying { after, problem, .. } => {
+                self.finds_full(problem);
                 self.meets(while_retrying(problem.class, *after), problem);
             }
             Event::Throttled { operation, .. } => {
@@ -410,6 +412,15 @@ impl Known {
                 self.critical.remove(&Some(environment.clone()));
             }
             _ => {}
+        }
+    }
+
+    /// Where an edit found no slot, other people have taken those that were free by the last count.
+    fn finds_full(&mut self, problem: &Problem) {
+        if problem.class == Class::Slots
+            && let Some((used, cap)) = &mut self.slots
+        {
+            *used = *cap;
         }
     }
 

@@ -236,7 +236,7 @@ fn details(event: &Event) -> String {
                 Some(by) => format!("by another er-dev ({})", escape(by)),
                 None => "not by er-dev".into(),
             };
-            format!("{}  {made} {by}", short(revision))
+            format!("{}  {made}, {by}", short(revision))
         }
         Event::Published {
             revision,
