@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::emulator::fault::Fault;
 use crate::emulator::switches::SwitchError;
 use crate::emulator::world::Settings;
+use crate::report::class::Class;
 use crate::report::{ColourChoice, Format};
 use crate::routine::RoutineName;
 
@@ -354,6 +355,45 @@ pub enum Config {
     Check,
 }
 
+/// What is wrong with a command line, in the shape of every other error; `None` if it asks for help instead.
+pub fn refusal(error: &clap::Error) -> Option<String> {
+    use clap::error::ErrorKind;
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n");
+    let what: Vec<&str> = parts.next()?.lines().map(str::trim).collect();
+    let what = what.join(" ").replace('[', "(").replace(']', ")");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    let (mut tips, mut usage) = (Vec::new(), None);
+    for line in parts.flat_map(str::lines) {
+        match line.trim().split_once(": ") {
+            Some(("tip", tip)) => tips.push(tip.to_owned()),
+            Some(("Usage", line)) => usage = Some(line.to_owned()),
+            _ => {}
+        }
+    }
+    if tips.is_empty() {
+        tips.push(match usage {
+            // The command comes first in it, and what it takes behind that.
+            Some(usage) => {
+                let words = usage.split(' ');
+                let command: Vec<&str> = words
+                    .take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
+                    .collect();
+                format!("`{} --help` says how it is used", command.join(" "))
+            }
+            None => "the same command with `--help` says how it is used".into(),
+        });
+    }
+    Some(format!(
+        "{what} [{}]\n= help: {}",
+        Class::Usage,
+        tips.join("; ")
+    ))
+}
+
 fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {
     RoutineName::new(text)
 }
@@ -393,6 +433,48 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_the_shape_of_every_other_error() {
+        let table: [(&[&str], &str, &str); 9] = [
+            (&["push", "--forse"], "'--forse'", "'--force'"),
+            (&["psh"], "'psh'", "'push'"),
+            (&["config", "chek"], "'chek'", "'check'"),
+            (
+                &["--format", "jsn", "push"],
+                "possible values: text, json, logfmt",
+                "'json'",
+            ),
+            (&["push", "--timeout", "x"], "'x'", "`--help`"),
+            (&["push", "he llo"], "'he llo'", "`--help`"),
+            (
+                &["publish", "hello"],
+                "--env <ENV>",
+                "`er-dev publish --help`",
+            ),
+            (&["restore"], "<NAME>", "`er-dev restore --help`"),
+            (&["explain", "--zzz", "x"], "'--zzz'", ""),
+        ];
+        for (words, what, help) in table {
+            let argv = ["er-dev"].iter().chain(words);
+            let text = refusal(&Cli::try_parse_from(argv).unwrap_err()).unwrap();
+            let (first, rest) = text.split_once('\n').unwrap();
+            assert!(
+                first.ends_with(" [usage]") && first.contains(what),
+                "{text}"
+            );
+            assert!(
+                rest.starts_with("= help: ") && rest.contains(help),
+                "{text}"
+            );
+            assert_eq!(rest.lines().count(), 1, "{text}");
+        }
+        for asks in ["--help", "--version", "help"] {
+            let error = Cli::try_parse_from(["er-dev", asks]).unwrap_err();
+            assert_eq!(refusal(&error), None, "{asks}");
+        }
+        assert_eq!(refusal(&Cli::try_parse_from(["er-dev"]).unwrap_err()), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! * [`cli`] argv becomes a command.
 //! * [`config`] the file becomes a checked configuration.
 //! * [`routine`] the words every room shares.
+//! * [`nearest`] what somebody may have meant who wrote something else.
 //! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
 //! * [`watch`] disk to "this routine's entry came to rest".
 //! * [`pipeline`] what to deploy next, and how every edit ends.
@@ -44,6 +45,8 @@
 pub mod cli;
 pub mod config;
 pub mod routine;
+
+pub mod nearest;
 
 pub mod clock;
 

@@ -9,7 +9,10 @@ use er_dev::commands;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_use(&error),
+    };
     tracing_subscriber::fmt()
         .with_writer(er_dev::report::LogOut::default)
         .with_ansi(std::io::stderr().is_terminal())
@@ -23,19 +26,33 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("the runtime cannot be started: {error}")),
+        Err(error) => {
+            let error = format!("the runtime cannot be started: {error}");
+            return fail(&commands::Failure::other(error));
+        }
     };
     let ended = runtime.block_on(commands::run(cli));
     // A blocking read that hangs must not keep the program from ending.
     runtime.shutdown_background();
     match ended {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => fail(failure.exit_code(), &failure.text),
+        Err(failure) => fail(&failure),
     }
 }
 
-/// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
-fn fail(code: u8, text: &str) -> ExitCode {
+/// Shows the help that was asked for, or says what is wrong with the command line.
+fn wrong_use(error: &clap::Error) -> ExitCode {
+    let Some(text) = er_dev::cli::refusal(error) else {
+        // A closed pipe keeps nobody from having asked.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    };
     let _ = writeln!(std::io::stderr(), "error: {text}");
-    ExitCode::from(code)
+    ExitCode::from(2)
+}
+
+/// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
+fn fail(failure: &commands::Failure) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    ExitCode::from(failure.exit_code())
 }

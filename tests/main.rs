@@ -9,6 +9,7 @@ mod changes;
 mod cli;
 mod company;
 mod control;
+mod errors;
 mod explain;
 mod keys;
 mod kills;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Files that touch nothing: no file, socket, clock or random number. Time is an argument there.
 const PURE: &[&str] = &[
     "routine.rs",
+    "nearest.rs",
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
@@ -83,11 +84,15 @@ const WORLD: &[&str] = &[
 /// What each room may name of the crate, besides itself. `commands` and what starts it may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
+    ("nearest", &[]),
     ("clock", &[]),
-    ("config", &["routine"]),
+    ("config", &["routine", "nearest"]),
     ("watch", &["routine", "clock", "config"]),
     ("pipeline", &["routine", "clock", "report", "revision"]),
-    ("revision", &["routine", "clock", "cloud", "config"]),
+    (
+        "revision",
+        &["routine", "nearest", "clock", "cloud", "config"],
+    ),
     ("cloud", &["routine", "clock", "config"]),
     ("report", &["routine"]),
     ("control", &["routine", "report"]),

@@ -11,6 +11,7 @@ use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
 use crate::config::{Config, Endpoint, Routine};
 use crate::emulator::{Emulator, Options};
+use crate::nearest::suggestion;
 use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::{Session, Settings};
@@ -22,6 +23,9 @@ use crate::watch;
 use crate::watch::source::Demands;
 
 use super::{Failure, env, load};
+
+/// What helps where the first place that has a key cannot be used.
+const ANOTHER_KEY: &str = "mend it, or put a key into a place that is looked at before it: `ALIBABA_CLOUD_ACCESS_KEY_ID` and `ALIBABA_CLOUD_ACCESS_KEY_SECRET`";
 
 /// Everything a command needs to talk to the service.
 pub(super) struct Context {
@@ -62,13 +66,14 @@ impl Context {
             let cap = config.revisions.cap;
             config.revisions.reserve = cap.checked_sub(keep).ok_or_else(|| {
                 Failure::usage(format!(
-                    "`--keep {keep}`: a routine holds {cap} versions at most"
+                    "`--keep {keep}`: a routine holds {cap} versions at most\n= help: give a smaller number"
                 ))
             })?;
         }
         let authorities = match &common.ca_file {
             Some(path) => {
-                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
+                let help = "give a file of certificates in PEM form with `--ca-file`";
+                Authorities::read(path).map_err(|e| Failure::of_error(Class::Config, e, help))?
             }
             None => Authorities::default(),
         };
@@ -87,7 +92,7 @@ impl Context {
             let (profile, loopback) = (service.profile.clone(), service.endpoint.loopback);
             let keys = Keys::find(Arc::new(env), profile, loopback, authorities.clone())
                 .await
-                .map_err(|e| Failure::new(Class::Credentials, e.to_string()))?;
+                .map_err(|e| Failure::of_error(Class::Credentials, e, ANOTHER_KEY))?;
             let path = match &common.state_dir {
                 Some(path) => path.clone(),
                 None => StateDir::usual(&env).map_err(state_failure)?,
@@ -235,9 +240,9 @@ fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
                 .map(|routine| routine.name.as_str())
                 .collect();
             return Err(Failure::usage(format!(
-                "no routine `{name}` in {}\n= help: there are: {}",
+                "no routine `{name}` in {}\n= help: {}",
                 config.file.display(),
-                known.join(", ")
+                suggestion(name.as_str(), &known, "there are")
             )));
         }
     }
@@ -260,7 +265,10 @@ async fn start_emulator(config: &Config) -> Result<(Emulator, TempDir), Failure>
         ..Options::default()
     };
     let emulator = Emulator::start(options).await.map_err(Failure::other)?;
-    let state = TempDir::with_prefix("er-dev-").map_err(Failure::other)?;
+    let state = TempDir::with_prefix("er-dev-").map_err(|error| {
+        let help = "see that the directory for temporary files can be written, or name another one in TMPDIR";
+        Failure::of_error(Class::State, error, help)
+    })?;
     Ok((emulator, state))
 }
 

@@ -120,7 +120,8 @@ fn configuration(common: &Common) -> Result<Option<String>, Failure> {
     ) {
         (Some(given), _) if !given.exists() => {
             let text = format!("{} does not exist", given.display());
-            Err(Failure::new(Class::Config, text))
+            let help = "name another file with `--config`";
+            Err(Failure::of_error(Class::Config, text, help))
         }
         (_, found) => Ok(found.ok().map(|file| canonical(&file))),
     }
@@ -143,7 +144,7 @@ impl Daemons {
         };
         let looked = self.directory.display();
         let text = format!(
-            "no er-dev watch runs{of}{others}; sockets were looked for in {looked}\n= help: start one with `er-dev watch`; if one runs, give the `--state-dir`, XDG_RUNTIME_DIR or RUNTIME_DIRECTORY that it has"
+            "no er-dev watch runs{of}{others}, by the sockets in {looked}\n= help: start one with `er-dev watch`; if one runs, give the `--state-dir`, XDG_RUNTIME_DIR or RUNTIME_DIRECTORY that it has"
         );
         Some(Failure::new(Class::Locked, text))
     }

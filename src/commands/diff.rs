@@ -7,6 +7,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::cli::{self, Common};
 use crate::cloud::{Environments, Fetched};
 use crate::report::Report;
+use crate::report::class::Class;
 use crate::report::text::paint;
 use crate::report::words::is_hidden;
 use crate::revision::deploy::{DeployError, Session};
@@ -39,7 +40,10 @@ pub(super) async fn run(
     compare(common, flags, report)
         .await
         .map_err(|failure| match failure.exit_code() {
-            1 => Failure::usage(failure.text),
+            1 => Failure {
+                class: Class::Usage,
+                ..failure
+            },
             _ => failure,
         })
 }

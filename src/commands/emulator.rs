@@ -4,6 +4,7 @@ use crate::cli;
 use crate::emulator::world::Settings;
 use crate::emulator::{Emulator, Options};
 use crate::report::Report;
+use crate::report::class::Class;
 
 use super::{Failure, signals};
 
@@ -12,7 +13,8 @@ pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8,
     let mut settings = Settings::default();
     for switch in &flags.world {
         let set = settings.set(switch);
-        set.map_err(|error| Failure::usage(error.to_string()))?;
+        let help = "`er-dev emulator --help` says what a switch is";
+        set.map_err(|error| Failure::of_error(Class::Usage, error, help))?;
     }
     let names: Vec<String> = flags.routines.iter().map(ToString::to_string).collect();
     let options = Options {
@@ -23,7 +25,10 @@ pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8,
         faults: flags.faults,
     };
     let stop = signals::at(1)?;
-    let emulator = Emulator::start(options).await.map_err(Failure::other)?;
+    let help = "give another file with `--history FILE`";
+    let emulator = Emulator::start(options)
+        .await
+        .map_err(|error| Failure::of_error(Class::Machine, error, help))?;
     report.print(&format!(
         "the emulator listens on {endpoint}; it ends with this program and forgets everything\n\
          routines: {routines}\n\n\

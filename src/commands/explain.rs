@@ -25,10 +25,15 @@ pub(super) fn run(
     report: &mut Report,
 ) -> Result<u8, Failure> {
     let config = load(common)?;
-    let here = std::env::current_dir().map_err(Failure::other)?;
+    let here = std::env::current_dir().map_err(|error| {
+        let error = format!("the working directory cannot be told: {error}");
+        Failure::of_error(Class::Machine, error, "go to one that is there")
+    })?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &config.watch, &flags.paths, &here)
-        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    let explained = explain(&targets, &config.watch, &flags.paths, &here).map_err(|error| {
+        let help = "mend it in `watch.ignore`; the syntax is that of .gitignore";
+        Failure::of_error(Class::Config, error, help)
+    })?;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
         let page = Page {

@@ -1,9 +1,11 @@
 //! One file a subcommand, thin, and what several of them need: opening a context, deploying one edit, turning
 //! errors into words for people, and signals.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::cli::{Cli, Command, Common, Config};
+use crate::config::ConfigError;
 use crate::report::Report;
 use crate::report::class::Class;
 
@@ -31,41 +33,72 @@ mod terminal;
 mod watch;
 
 /// Why a command could not do its work at all. What goes wrong with a single edit is an event and no failure.
+///
+/// Shown, the class stands in brackets behind the first line.
 #[derive(Debug)]
 pub struct Failure {
     /// What kind of thing went wrong; the exit code follows from it.
-    pub class: Option<Class>,
-    /// What, why, and what to do, on one line or several.
+    pub class: Class,
+    /// What and why, and in a last line behind `= help:` what to do.
     pub text: String,
+    /// What else went wrong, where a command worked on several routines.
+    pub others: Vec<Self>,
 }
 
 impl Failure {
     /// The exit code that goes with it.
     pub fn exit_code(&self) -> u8 {
-        self.class.map_or(1, Class::exit_code)
+        self.class.exit_code()
+    }
+
+    /// What happened, and what to do.
+    fn halves(&self) -> (&str, &str) {
+        self.text
+            .split_once("\n= help: ")
+            .unwrap_or((&self.text, ""))
     }
 
     fn new(class: Class, text: impl Into<String>) -> Self {
         Self {
-            class: Some(class),
+            class,
             text: text.into(),
+            others: Vec::new(),
         }
     }
 
     /// Wrong words on the command line that only the configuration can tell are wrong.
     fn usage(text: impl Into<String>) -> Self {
-        Self {
-            class: Some(Class::Usage),
-            text: text.into(),
-        }
+        Self::new(Class::Usage, text)
     }
 
-    /// A bug, or something about the machine that has no class.
-    fn other(error: impl std::fmt::Display) -> Self {
-        Self {
-            class: None,
-            text: error.to_string(),
+    /// An error of another room, which says what to do behind its semicolon, if it does; else `help` is what to do.
+    fn of_error(class: Class, error: impl fmt::Display, help: &str) -> Self {
+        let error = error.to_string();
+        let (what, help) = error.split_once("; ").unwrap_or((&error, help));
+        Self::new(class, format!("{what}\n= help: {help}"))
+    }
+
+    /// Something that er-dev has no words of its own for: a bug, or something about the machine.
+    pub fn other(error: impl fmt::Display) -> Self {
+        let help = "do it again, which does no harm; with `--log debug` er-dev says what it does meanwhile";
+        Self::of_error(Class::Machine, error, help)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, rest) = match self.text.split_once('\n') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (self.text.as_str(), None),
+        };
+        write!(f, "{first} [{}]", self.class)?;
+        if let Some(rest) = rest {
+            write!(f, "\n{rest}")?;
         }
+        for other in &self.others {
+            write!(f, "\nerror: {other}")?;
+        }
+        Ok(())
     }
 }
 
@@ -104,8 +137,10 @@ fn env(name: &str) -> Option<String> {
 
 /// Finds and reads the configuration.
 fn load(common: &Common) -> Result<crate::config::Config, Failure> {
-    let invalid =
-        |error: crate::config::ConfigError| Failure::new(Class::Config, error.to_string());
+    let invalid = |error: ConfigError| match error {
+        ConfigError::Invalid(invalid) => Failure::new(Class::Config, invalid.to_string()),
+        error => Failure::of_error(Class::Config, error, "see that it can be read"),
+    };
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let file = crate::config::find(common.config.as_deref(), &here).map_err(invalid)?;
     crate::config::load(&file, &common.allow_endpoint).map_err(invalid)

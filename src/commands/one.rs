@@ -59,20 +59,29 @@ pub(super) fn named(session: &Session, text: &str) -> Result<Revision, Failure> 
     let listed = listing.into_iter().flat_map(|listing| &listing.revisions);
     let found = naming::find(text, listed.map(|listed| &listed.revision));
     let name = &session.routine().name;
-    found.cloned().map_err(|error| {
-        unclear(
-            name,
-            &error,
-            &format!("`er-dev revisions {name}` shows them all"),
-        )
+    let found = found.cloned();
+    found.map_err(|error| {
+        let all = listing.into_iter().flat_map(|listing| &listing.revisions);
+        let all = all.map(|listed| &listed.revision);
+        let help = format!("`er-dev revisions {name}` shows them all");
+        unclear(name, &error, all, &help)
     })
 }
 
-/// A text that names no version.
-pub(super) fn unclear(routine: &RoutineName, error: &Unclear, help: &str) -> Failure {
+/// A text that names none of these versions.
+pub(super) fn unclear<'a>(
+    routine: &RoutineName,
+    error: &Unclear,
+    among: impl IntoIterator<Item = &'a Revision>,
+    help: &str,
+) -> Failure {
     let help = match error {
-        Unclear::Several { .. } => "give more of the number",
-        Unclear::NotANumber(_) | Unclear::Nobody(_) => help,
+        Unclear::Several { .. } => "give more of the number".into(),
+        Unclear::Nobody(text) => match naming::nearest(text, among) {
+            Some(near) => format!("did you mean {near}? {help}"),
+            None => help.to_owned(),
+        },
+        Unclear::NotANumber(_) => help.to_owned(),
     };
     Failure::usage(format!("{routine}: {error}\n= help: {help}"))
 }
@@ -82,20 +91,38 @@ pub(super) fn ask(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !is_attended() {
         return Err(Failure::usage(format!(
             "{question}: nobody can be asked here\n= help: give `--yes` to do it"
         )));
     }
+    match answer(question, false)? {
+        true => Ok(()),
+        false => Err(Failure::refused(
+            "nothing was changed, because the answer was not yes\n= help: answer `y` to do it",
+        )),
+    }
+}
+
+/// Whether somebody can be asked.
+pub(super) fn is_attended() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// What a person answers; `usual` is what an empty line means.
+pub(super) fn answer(question: &str, usual: bool) -> Result<bool, Failure> {
+    let ways = if usual { "[Y/n]" } else { "[y/N]" };
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "{question}? [y/N] ")
+    let asked = write!(io::stderr(), "{question}? {ways} ")
         .and_then(|()| io::stderr().flush())
         .and_then(|()| io::stdin().read_line(&mut answer));
-    asked.map_err(Failure::other)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::other("nothing was changed")),
-    }
+    let read = asked.map_err(Failure::other)?;
+    Ok(match answer.trim() {
+        "y" | "Y" | "yes" => true,
+        // The end of the input is no answer.
+        "" => usual && read > 0,
+        _ => false,
+    })
 }
 
 /// Makes tries as long as another one makes sense and there is time.
@@ -139,15 +166,11 @@ pub(super) fn worst(ended: Vec<Result<u8, Failure>>) -> Result<u8, Failure> {
             Err(failure) => failures.push(failure),
         }
     }
-    let texts: Vec<&str> = failures
-        .iter()
-        .map(|failure| failure.text.as_str())
-        .collect();
-    let text = texts.join("\nerror: ");
-    match failures.first() {
-        Some(failure) => Err(Failure {
-            class: failure.class,
-            text,
+    let mut failures = failures.into_iter();
+    match failures.next() {
+        Some(first) => Err(Failure {
+            others: failures.collect(),
+            ..first
         }),
         None => Ok(code),
     }
@@ -171,16 +194,24 @@ impl One {
 impl Failure {
     /// A routine's problem ended a command.
     pub(super) fn of(routine: &RoutineName, problem: crate::report::Problem) -> Self {
-        let request = problem.request_id.map(|id| format!(" (request {id})"));
-        Self::new(
-            problem.class,
-            format!(
-                "{routine}: {}{}\n= help: {}",
-                problem.what,
-                request.unwrap_or_default(),
-                problem.help
-            ),
-        )
+        let problem = crate::report::Problem {
+            what: format!("{routine}: {}", problem.what),
+            ..problem
+        };
+        Self::of_problem(&problem)
+    }
+
+    /// A problem of no routine alone ended a command.
+    pub(super) fn of_problem(problem: &crate::report::Problem) -> Self {
+        let request = problem.request_id.as_ref();
+        let request = request.map(|id| format!(" (request {id})"));
+        let text = format!(
+            "{}{}\n= help: {}",
+            problem.what,
+            request.unwrap_or_default(),
+            problem.help
+        );
+        Self::new(problem.class, text)
     }
 
     /// Something that is not possible now.

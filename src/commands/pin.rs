@@ -45,9 +45,14 @@ pub(super) async fn unpin(
         let help = "only what `er-dev pin` pinned can be unpinned; patterns of the configuration stand there under `pin`";
         match error {
             Unclear::Nobody(text) => {
-                Failure::usage(format!("{name}: no pinned version ends in {text}\n= help: {help}"))
+                let near = naming::nearest(&text, &pinned);
+                let near = near.map(|near| format!("did you mean {near}? "));
+                let near = near.unwrap_or_default();
+                Failure::usage(format!(
+                    "{name}: no pinned version ends in {text}\n= help: {near}{help}"
+                ))
             }
-            error => one::unclear(name, &error, help),
+            error => one::unclear(name, &error, &pinned, help),
         }
     })?;
     let _lock = lock(common, &one.session).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::cloud::error::{Class as CloudClass, CloudError, KEY_CHANGED};
 use crate::cloud::form::OPERATION;
+use crate::nearest::nearest;
 use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
 use crate::report::{Also, Frame, Problem};
@@ -139,6 +140,21 @@ pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
                 frame: None,
             };
         }
+        DeployError::Unpublishable(Unpublishable::NoEnvironment { name, known }) => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let help = match nearest(name, &known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "take one of these; upper and lower case count".into(),
+            };
+            return Problem {
+                what: error.to_string(),
+                help,
+                class: Class::Usage,
+                operation: None,
+                request_id: None,
+                frame: None,
+            };
+        }
         DeployError::Blocked(Blocked::OtherBytes(_) | Blocked::StillListed(_)) => (
             Class::Service,
             "look at `er-dev revisions`; it is looked at again every few minutes, and when the file is saved",
@@ -166,16 +182,12 @@ pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
         DeployError::Unpublishable(error) => (
             match error {
                 Unpublishable::NotShown { .. } => Class::InDoubt,
-                Unpublishable::NoEnvironment { .. } => Class::Usage,
                 Unpublishable::Unknown(_) => Class::Service,
                 _ => Class::Refused,
             },
             match error {
                 Unpublishable::NotShown { .. } | Unpublishable::Changed { .. } => {
                     "look at `er-dev revisions` and publish again; doing so twice does no harm"
-                }
-                Unpublishable::NoEnvironment { .. } => {
-                    "take one of these; upper and lower case count"
                 }
                 Unpublishable::Unknown(_) => {
                     "try again later, or look at the console of the service"

@@ -13,6 +13,7 @@ use crate::revision::pins::Pins;
 use crate::revision::vault::Vaults;
 use crate::state::StateDir;
 
+use super::condition::MAKE_ROOM;
 use super::context::state_failure;
 use super::{Failure, env};
 
@@ -45,7 +46,7 @@ pub(super) fn run(common: &Common, flags: &cli::Purge, report: &mut Report) -> R
     if flags.yes {
         let in_use = locks(&kept)?;
         for kept in &kept {
-            vaults.of(&kept.dir).remove().map_err(Failure::other)?;
+            vaults.of(&kept.dir).remove().map_err(unusable)?;
         }
         state.remove().map_err(state_failure)?;
         drop(in_use);
@@ -65,7 +66,7 @@ fn kept(state: &StateDir, vaults: &Vaults) -> Result<Vec<Kept>, Failure> {
     let routines = state.routines().map_err(state_failure)?;
     let mut all = Vec::new();
     for (service, routine, dir) in routines {
-        let versions = vaults.of(&dir).list().map_err(Failure::other)?;
+        let versions = vaults.of(&dir).list().map_err(unusable)?;
         all.push(Kept {
             service,
             routine,
@@ -94,6 +95,10 @@ fn locks(kept: &[Kept]) -> Result<Vec<(lock::WatchLock, lock::StepLock)>, Failur
         .iter()
         .map(|kept| lock(kept).map_err(|error| failed((kept, error))));
     locks.collect()
+}
+
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::of_error(Class::State, error, MAKE_ROOM)
 }
 
 fn text(state: &StateDir, kept: &[Kept], removed: bool, report: &Report) -> String {

@@ -47,10 +47,14 @@ pub(super) async fn run(
     let found = naming::find(&text, kept.iter().map(|kept| &kept.revision));
     let revision = found.map_err(|error| {
         let help = format!("`er-dev restore {name} --list` shows what can be restored");
-        one::unclear(&name, &error, &help)
+        let all = kept.iter().map(|kept| &kept.revision);
+        one::unclear(&name, &error, all, &help)
     })?;
     let kept = kept.iter().find(|kept| kept.revision == *revision);
-    let kept = kept.ok_or_else(|| Failure::other("the vault changed meanwhile"))?;
+    let kept = kept.ok_or_else(|| {
+        let text = "the vault changed meanwhile\n= help: do it again";
+        Failure::new(Class::Locked, text)
+    })?;
     let code = session.vault().code(kept).map_err(damaged)?;
 
     session.describe_as(restored_text(&kept.description, &kept.revision));

@@ -86,7 +86,7 @@ pub(super) async fn run(
     };
     let Some(sessions) = listed else {
         context.close().await;
-        let text = "stopped before the routines were listed; nothing was uploaded";
+        let text = "stopped before the routines were listed, so nothing was uploaded\n= help: start it again when the service can be reached";
         return Err(Failure::new(Class::Locked, text));
     };
     tell_ready(&context, begun, report);
@@ -146,7 +146,9 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), settings, sender).map_err(Failure::other)
+    let help = "see that files can be watched here, or look for changes instead: `backend = \"poll\"` in [watch]";
+    watch::start(context.targets(), settings, sender)
+        .map_err(|error| Failure::of_error(Class::Watch, error, help))
 }
 
 /// Who looks: somebody at the terminal, if there is one.
@@ -223,7 +225,10 @@ async fn open_control(
             Ok(control) => Ok(control),
             Err(error) => Err((error.to_string(), error.help())),
         },
-        Err(failure) => Err((failure.text, String::new())),
+        Err(failure) => {
+            let (what, help) = failure.halves();
+            Err((what.to_owned(), help.to_owned()))
+        }
     };
     if let Err((why, help)) = &control {
         let problem = Problem {
@@ -287,10 +292,7 @@ async fn list_all(
     }
     if let Some(error) = refused {
         let problem = problem::of_cloud(&error);
-        return Err(Failure::new(
-            Class::Credentials,
-            format!("{}\n= help: {}", problem.what, problem.help),
-        ));
+        return Err(Failure::of_problem(&problem));
     }
     for event in sessions.values().filter_map(slots) {
         report.tell(&event);

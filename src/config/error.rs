@@ -21,7 +21,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Neither the directory nor one above it has a configuration.
-    #[error("no {FILE_NAME} in {} or a directory above it; name one with --config FILE or ER_DEV_CONFIG", .0.display())]
+    #[error("no {FILE_NAME} in {} or a directory above it; name one with `--config FILE`", .0.display())]
     NotFound(PathBuf),
     /// The file cannot be opened or read.
     #[error("cannot read {}: {source}", file.display())]
@@ -32,10 +32,10 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// A directory, a pipe or a device stands where the file should be.
-    #[error("{} is not a regular file; --config takes the file itself", .0.display())]
+    #[error("{} is not a regular file; `--config` takes the file itself", .0.display())]
     NotAFile(PathBuf),
     /// The file is larger than any configuration.
-    #[error("{} is larger than {} KiB, so it is no configuration", .0.display(), MAX_FILE_BYTES / 1024)]
+    #[error("{} is larger than {} KiB, so it is no configuration; name the right file with `--config`", .0.display(), MAX_FILE_BYTES / 1024)]
     TooLarge(PathBuf),
     /// The file says something that cannot be.
     #[error(transparent)]

@@ -15,9 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
 use super::{Backend, Kind, Rotate, Signature, Verify, forbidden};
-
-/// The longest unknown word that is compared with the known ones, since comparing takes memory by its length.
-const MAX_GUESSED_BYTES: usize = 64;
+pub(super) use crate::nearest::suggestion;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -203,20 +201,6 @@ fn translated(error: &toml::de::Error, document: &DeTable<'_>) -> Fault {
         return fault.help("write `[[routine]]`, with two brackets on either side");
     }
     fault
-}
-
-/// The nearest of the known words, or all of them where none is near.
-pub(super) fn suggestion(unknown: &str, known: &[&str], all: &str) -> String {
-    let nearest = known
-        .iter()
-        .filter(|_| unknown.len() <= MAX_GUESSED_BYTES)
-        .map(|word| (strsim::damerau_levenshtein(unknown, word), word))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, word)| *distance <= 1.max(word.chars().count() / 3));
-    match nearest {
-        Some((_, word)) => format!("did you mean `{word}`?"),
-        None => format!("{all} `{}`", known.join("`, `")),
-    }
 }
 
 /// The table, as people write it, and the key that a place in the document belongs to.

@@ -41,11 +41,13 @@ pub enum Class {
     Config,
     /// The command line asks for something that is not there.
     Usage,
+    /// Something about this machine, or a fault of er-dev itself.
+    Machine,
 }
 
 impl Class {
     /// A class for every word, in the order README lists them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Source,
         Self::Watch,
         Self::Network,
@@ -61,6 +63,7 @@ impl Class {
         Self::State,
         Self::Config,
         Self::Usage,
+        Self::Machine,
     ];
 
     /// The class in one word.
@@ -81,6 +84,7 @@ impl Class {
             Self::State => "state",
             Self::Config => "config",
             Self::Usage => "usage",
+            Self::Machine => "machine",
         }
     }
 
@@ -98,7 +102,8 @@ impl Class {
             | Self::Slots
             | Self::Missing
             | Self::Refused
-            | Self::Service => 1,
+            | Self::Service
+            | Self::Machine => 1,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which version a person means: its whole number, or the last digits of it if no other ends in them. Pure.
 
+use crate::nearest;
 use crate::routine::Revision;
 
 /// A number has 19 digits; this many are shown in lines of output.
@@ -52,6 +53,23 @@ pub fn find<'a>(
     }
 }
 
+/// The version whose number or end of it is these digits but for one slip, if there is one. Of fewer than three digits
+/// everything would be.
+pub fn nearest<'a>(
+    digits: &str,
+    among: impl IntoIterator<Item = &'a Revision>,
+) -> Option<&'a Revision> {
+    let all: Vec<&Revision> = among.into_iter().collect();
+    let end = |revision: &&'a Revision| {
+        let number = revision.as_str();
+        let start = number.len().saturating_sub(digits.len());
+        number.get(start..).unwrap_or(number)
+    };
+    let ends: Vec<&str> = all.iter().map(end).collect();
+    let near = nearest::slip(digits, &ends).filter(|_| digits.len() >= 3)?;
+    all.into_iter().find(|revision| end(revision) == near)
+}
+
 fn list(revisions: &[Revision]) -> String {
     let numbers: Vec<&str> = revisions.iter().map(Revision::as_str).collect();
     numbers.join(", ")
@@ -84,5 +102,18 @@ mod tests {
         for odd in ["", "...", "x", "77 12", "-1", "１"] {
             assert_eq!(found(odd), Err(Unclear::NotANumber(odd.into())), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_slip_of_one_digit_still_finds_the_version_that_was_meant() {
+        let all = ["1790000000000000961", "1790000000000007712", "unstable"].map(Revision::new);
+        let near = |digits| nearest(digits, &all).map(Revision::as_str);
+        assert_eq!(near("7721"), Some("1790000000000007712"));
+        assert_eq!(near("0960"), Some("1790000000000000961"));
+        assert_eq!(near("1790000000000007702"), Some("1790000000000007712"));
+        assert_eq!(near("4321"), None);
+        assert_eq!(near("1790000000000000991"), Some("1790000000000000961"));
+        assert_eq!(near("1790000000000000199"), None, "as long and not alike");
+        assert_eq!(near("7"), None);
     }
 }
