@@ -307,6 +307,9 @@ pub struct Status {
     /// Write one JSON object.
     #[arg(long, env = "ER_DEV_JSON")]
     pub json: bool,
+    /// Go on until interrupted: a terminal is drawn anew each second, elsewhere only what has changed is written.
+    #[arg(long, env = "ER_DEV_WATCH")]
+    pub watch: bool,
 }
 
 /// `er-dev sync`

@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod pruning;
 mod restore;
+mod robust;
 mod roots;
 mod rotation;
 mod saves;

@@ -29,17 +29,23 @@ fn sized(size: u16) -> NonZero<u16> {
 
 impl Terminal {
     /// Runs `er-dev watch` in a terminal of this size; `None`, said aloud, where there is no program for that.
-    async fn watch(
+    async fn watch(bed: &Bed, size: (u16, u16), environment: &[(&str, &str)]) -> Option<Self> {
+        Self::run(bed, size, environment, "watch").await
+    }
+
+    /// The same with another command.
+    async fn run(
         bed: &Bed,
         (columns, rows): (u16, u16),
         environment: &[(&str, &str)],
+        arguments: &str,
     ) -> Option<Self> {
         if !has("script") || !has("stty") {
             return None;
         }
         let (er_dev, pid) = (env!("CARGO_BIN_EXE_er-dev"), bed.path("pid"));
         let run = format!(
-            "trap : INT; stty cols {columns} rows {rows}; sh -c 'echo $$ >pid; exec {er_dev} watch'; echo ended with $?; stty -a"
+            "trap : INT; stty cols {columns} rows {rows}; sh -c 'echo $$ >pid; exec {er_dev} {arguments}'; echo ended with $?; stty -a"
         );
         let mut command = Command::new("script");
         command.args(["-qfc", &run, "/dev/null"]);
@@ -320,6 +326,26 @@ async fn a_dumb_terminal_gets_no_escapes_and_one_without_colour_no_colours() {
         );
         assert!(allowed || !raw.contains('\x1b'), "{raw:?}");
     }
+}
+
+#[tokio::test]
+async fn status_is_drawn_anew_in_its_place_and_after_another_size_on_an_empty_terminal() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    let started = Terminal::run(&bed, (110, 30), &[], "status --watch").await;
+    let Some(mut terminal) = started else {
+        return;
+    };
+    terminal.until_row("1/10").await;
+    bed.write("hello", &code("hello", 1));
+    terminal.until_row("2/10").await;
+    let rows = terminal.rows();
+    let heads = rows.iter().filter(|row| row.contains("er-dev 0.1.0"));
+    assert_eq!(heads.count(), 1, "{rows:#?}");
+    watch.stop().await;
+    terminal.until_row("no er-dev watch runs").await;
+    terminal.press("\x03").await;
+    terminal.ended("75").await;
 }
 
 #[tokio::test]

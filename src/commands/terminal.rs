@@ -53,8 +53,7 @@ impl Terminal {
     pub(super) fn open(
         report: &mut Report,
     ) -> Result<Option<(Self, mpsc::Receiver<Key>)>, Failure> {
-        let dumb = super::env("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        if dumb || !report.go_live(size()) {
+        if is_dumb() || !report.go_live(size()) {
             return Ok(None);
         }
         let (sender, keys) = mpsc::channel(KEYS);
@@ -88,6 +87,22 @@ impl Terminal {
             mode.enter();
         }
     }
+}
+
+/// Whether the terminal can show lines only, one below the other.
+pub(super) fn is_dumb() -> bool {
+    super::env("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// Whether whoever read standard output has closed the pipe. Somebody who only writes on a change would learn it late.
+pub(super) fn reader_is_gone() -> bool {
+    let output = io::stdout();
+    let mut gone = [PollFd::new(&output, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut gone, Some(&now)).is_ok_and(|_| gone[0].revents().contains(PollFlags::ERR))
 }
 
 /// How many columns and rows the terminal has that standard output goes to.

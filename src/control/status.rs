@@ -55,6 +55,19 @@ impl Status {
         self.conditions.is_empty() && self.routines.iter().all(|routine| routine.state.is_well())
     }
 
+    /// The status without what changes all the time: how long it has been running, and how many requests were made.
+    pub fn without_counts(&self) -> Self {
+        Self {
+            up_ms: 0,
+            budget: Budget {
+                calls: 0,
+                peak: 0,
+                ..self.budget
+            },
+            ..self.clone()
+        }
+    }
+
     /// The status as people read it, in lines. `now` is what ages are measured from.
     pub fn render(&self, now: Timestamp, look: Look) -> String {
         let mut out = format!(

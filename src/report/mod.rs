@@ -742,6 +742,15 @@ impl Report {
         }
     }
 
+    /// Shows a page in place of the one before, on a terminal that went live. Foreign text in it has to be escaped.
+    pub fn page(&mut self, lines: &str, size: (usize, usize)) {
+        if let Some(screen) = &mut self.screen {
+            screen.resize(size.0, size.1);
+            let lines = screen.page(lines);
+            self.write(&lines);
+        }
+    }
+
     /// Takes the live line away until [`Report::resize`] says that the terminal was another program's meanwhile.
     pub fn suspend(&mut self) {
         if let Some(screen) = &mut self.screen {

@@ -17,6 +17,16 @@ pub struct Screen {
     shown: usize,
     /// What stands right above it, if that may be written anew.
     last: Option<Last>,
+    page: Page,
+}
+
+/// The page right above the cursor.
+#[derive(Debug, Clone, Copy)]
+enum Page {
+    None,
+    Rows(usize),
+    /// It may have been wrapped anew.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -35,6 +45,7 @@ impl Screen {
             live: String::new(),
             shown: 0,
             last: None,
+            page: Page::None,
         }
     }
 
@@ -49,6 +60,9 @@ impl Screen {
         if (self.columns, self.rows) != (columns, rows) {
             (self.columns, self.rows) = (columns.max(1), rows.max(1));
             self.last = None;
+            if matches!(self.page, Page::Rows(_)) {
+                self.page = Page::Lost;
+            }
         }
     }
 
@@ -84,6 +98,31 @@ impl Screen {
         out.push_str(&lines);
         self.last = Some(Last { event, times, rows });
         out + &self.drawn()
+    }
+
+    /// Shows a page of lines in place of the one before, or as much of it as there are rows for. After a change of size
+    /// it begins on an empty terminal, since nobody knows where the old one stands.
+    pub fn page(&mut self, lines: &str) -> String {
+        let mut out = match self.page {
+            Page::None => String::new(),
+            Page::Rows(0) => "\r\x1b[J".into(),
+            Page::Rows(rows) => format!("\r\x1b[{rows}A\x1b[J"),
+            Page::Lost => "\x1b[H\x1b[2J".into(),
+        };
+        // The cursor stands in the row below.
+        let room = self.rows - 1;
+        let mut used = 0;
+        for line in lines.lines() {
+            let rows = self.rows_of(width(line));
+            if used + rows > room {
+                break;
+            }
+            used += rows;
+            out.push_str(line);
+            out.push('\n');
+        }
+        self.page = Page::Rows(used);
+        out
     }
 
     /// Shows another live line, or none if it is empty; nothing is written if it is the same.
@@ -346,6 +385,21 @@ mod tests {
         out += &screen.live("short".into());
         // The terminal wraps what it showed before, as if it had been written so.
         assert_eq!(shown(&out, 10), ["first", "short"]);
+    }
+
+    #[test]
+    fn a_page_takes_the_place_of_the_one_before_and_never_more_rows_than_there_are() {
+        let mut screen = Screen::new(10, 4);
+        let mut out = String::from("$ er-dev\n");
+        out += &screen.page("one\ntwo\nthree\nfour\n");
+        assert_eq!(shown(&out, 10), ["$ er-dev", "one", "two", "three"]);
+        out += &screen.page("a line of two\nb\nc\n");
+        assert_eq!(shown(&out, 10), ["$ er-dev", "a line of ", "two", "b"]);
+        out += &screen.page("");
+        assert_eq!(shown(&out, 10), ["$ er-dev"]);
+        screen.page("one\n");
+        screen.resize(20, 4);
+        assert!(screen.page("two\n").starts_with("\x1b[H\x1b[2J"));
     }
 
     #[test]

@@ -554,6 +554,13 @@ impl Watch {
         event
     }
 
+    /// The next line of a command that writes objects and no events.
+    pub(crate) async fn object(&mut self) -> Value {
+        let line = tokio::time::timeout(LIMIT, self.lines.recv()).await;
+        let line = line.expect("no line in time").expect("er-dev ended");
+        serde_json::from_str(&line).unwrap()
+    }
+
     /// Drops the events that nobody asks for any more.
     pub(crate) fn forget(&mut self) {
         while self.lines.try_recv().is_ok() {}
