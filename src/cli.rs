@@ -120,6 +120,11 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(Config),
+    /// Write a commented er-dev.toml for what lies in this directory, and a first routine where there is none.
+    ///
+    /// Entries are JavaScript files that register a handler of requests, and what the build script of package.json
+    /// writes, if that can be told. Nothing is overwritten, and nothing is asked of the service.
+    Init(Init),
 }
 
 /// `er-dev watch`
@@ -356,6 +361,17 @@ pub struct Emulator {
 pub enum Config {
     /// Check the configuration and say what it holds.
     Check,
+}
+
+/// `er-dev init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Make routines on the service that are missing there, at their first upload.
+    #[arg(long, env = "ER_DEV_CREATE")]
+    pub create: bool,
+    /// Do not ask, and take the defaults.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What is wrong with a command line, in the shape of every other error; `None` if it asks for help instead.

@@ -11,6 +11,7 @@ mod company;
 mod control;
 mod errors;
 mod explain;
+mod init;
 mod keys;
 mod kills;
 mod limits;

@@ -349,6 +349,26 @@ async fn status_is_drawn_anew_in_its_place_and_after_another_size_on_an_empty_te
 }
 
 #[tokio::test]
+async fn init_asks_what_to_write_and_an_empty_answer_is_the_one_in_capitals() {
+    let bed = Bed::new(&["hello"]).await;
+    std::fs::remove_file(bed.path("er-dev.toml")).unwrap();
+    std::fs::remove_file(bed.entry("hello")).unwrap();
+    let Some(mut terminal) = Terminal::run(&bed, (110, 30), &[], "init").await else {
+        return;
+    };
+    terminal
+        .until_last("write one to src/hello.js? [Y/n]")
+        .await;
+    terminal.press("\n").await;
+    terminal.until_last("at their first upload? [y/N]").await;
+    terminal.press("y\n").await;
+    terminal.ended("0").await;
+    let written = std::fs::read_to_string(bed.path("er-dev.toml")).unwrap();
+    assert!(written.contains("\ncreate = true\n"), "{written}");
+    assert!(bed.entry("hello").is_file());
+}
+
+#[tokio::test]
 async fn off_a_terminal_every_form_is_whole_lines_without_escapes() {
     for format in ["text", "json", "logfmt"] {
         let bed = Bed::new(&["hello"]).await;

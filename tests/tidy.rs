@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "routine.rs",
     "nearest.rs",
+    "config/draft.rs",
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",

@@ -120,7 +120,7 @@ fn configuration(common: &Common) -> Result<Option<String>, Failure> {
     ) {
         (Some(given), _) if !given.exists() => {
             let text = format!("{} does not exist", given.display());
-            let help = "name another file with `--config`";
+            let help = "name another file with `--config`, or make one with `er-dev init`";
             Err(Failure::of_error(Class::Config, text, help))
         }
         (_, found) => Ok(found.ok().map(|file| canonical(&file))),

@@ -17,6 +17,7 @@ mod deploy;
 mod diff;
 mod emulator;
 mod explain;
+mod init;
 mod one;
 mod pin;
 mod problem;
@@ -127,6 +128,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Purge(flags) => purge::run(&common, &flags, &mut report),
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
+        Command::Init(flags) => init::run(&common, &flags, &mut report),
     }
 }
 

@@ -21,7 +21,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Neither the directory nor one above it has a configuration.
-    #[error("no {FILE_NAME} in {} or a directory above it; name one with `--config FILE`", .0.display())]
+    #[error("no {FILE_NAME} in {} or a directory above it; make one with `er-dev init`, or name one with `--config FILE`", .0.display())]
     NotFound(PathBuf),
     /// The file cannot be opened or read.
     #[error("cannot read {}: {source}", file.display())]

@@ -8,6 +8,7 @@
 //! command line's: what they change here comes in as an argument.
 
 mod check;
+pub mod draft;
 mod endpoint;
 mod error;
 mod forbidden;
