@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::emulator::fault::Fault;
 use crate::emulator::switches::SwitchError;
@@ -125,6 +125,16 @@ pub enum Command {
     /// Entries are JavaScript files that register a handler of requests, and what the build script of package.json
     /// writes, if that can be told. Nothing is overwritten, and nothing is asked of the service.
     Init(Init),
+    /// Write what a shell needs to complete commands, flags, and names of routines and environments.
+    ///
+    /// bash: `er-dev completions bash >~/.local/share/bash-completion/completions/er-dev`; zsh: write it as `_er-dev` into
+    /// a directory of `fpath`; fish: `er-dev completions fish >~/.config/fish/completions/er-dev.fish`.
+    Completions(Completions),
+    /// Write the manual page of er-dev, or of one of its commands, as in `er-dev man watch | man -l -`.
+    Man(Man),
+    /// Write names that stand in the configuration, for completions.
+    #[command(name = "__names", hide = true)]
+    Names(Names),
 }
 
 /// `er-dev watch`
@@ -372,6 +382,50 @@ pub struct Init {
     /// Do not ask, and take the defaults.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `er-dev completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// A shell that can complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// The Z shell.
+    Zsh,
+    /// The friendly interactive shell.
+    Fish,
+}
+
+/// `er-dev man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command, as in "config check"; er-dev as a whole by default.
+    #[arg(value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `er-dev __names`
+#[derive(Debug, Args)]
+pub struct Names {
+    /// Whose names.
+    #[arg(value_enum)]
+    pub wanted: Wanted,
+}
+
+/// What names a shell asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wanted {
+    /// Routines.
+    Routines,
+    /// Environments.
+    Environments,
 }
 
 /// What is wrong with a command line, in the shape of every other error; `None` if it asks for help instead.

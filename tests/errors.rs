@@ -142,6 +142,7 @@ async fn what_ends_a_command_before_it_begins_has_the_same_shape() {
         &bed.run(&["push", "--state-dir", "/proc/none"]).await,
         Class::State,
     );
+    parts(&bed.run(&["man", "watsh"]).await, Class::Usage);
     parts(
         &bed.run(&["emulator", "--world", "odd=1"]).await,
         Class::Usage,

@@ -8,6 +8,7 @@ mod common;
 mod changes;
 mod cli;
 mod company;
+mod completions;
 mod control;
 mod errors;
 mod explain;

@@ -101,6 +101,8 @@ async fn without_a_home_every_command_works_or_says_what_is_missing() {
         &["purge"],
         &["config", "check"],
         &["explain", "src/hello.js"],
+        &["completions", "bash"],
+        &["man"],
     ] {
         let mut command = bed.command(arguments);
         command.env_remove("ER_DEV_STATE_DIR");

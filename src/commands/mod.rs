@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::report::Report;
 use crate::report::class::Class;
 
+mod completions;
 mod condition;
 mod config;
 mod context;
@@ -129,6 +130,9 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
         Command::Init(flags) => init::run(&common, &flags, &mut report),
+        Command::Completions(flags) => completions::completions(&flags, &mut report),
+        Command::Man(flags) => completions::man(&flags, &mut report),
+        Command::Names(flags) => completions::names(&common, &flags, &mut report),
     }
 }
 
