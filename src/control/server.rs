@@ -67,6 +67,7 @@ impl Control {
         place::prepare(dir)?;
         place::living(dir).await?;
         let (socket, listener) = Socket::bind(dir, &about.instance, std::process::id()).await?;
+        let listener = Listener::new(listener, socket.path().to_owned());
         tracing::info!(socket = %socket.path().display(), "the control socket is there");
         let shared = Arc::new(Shared { about, questions });
         let app = Router::new()
@@ -78,8 +79,8 @@ impl Control {
             .with_state(shared);
         let stop = CancellationToken::new();
         let app = app.into_make_service_with_connect_info::<Asked>();
-        let serving = axum::serve(Listener::new(listener), app)
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
         Ok(Self {
             socket,
             server: tokio::spawn(serving.into_future()),
@@ -94,7 +95,7 @@ impl Control {
             mut server,
             stop,
         } = self;
-        drop(socket);
+        socket.remove();
         drop(stop);
         let ended = match tokio::time::timeout(STOP_GRACE, &mut server).await {
             Ok(ended) => ended,
@@ -107,6 +108,8 @@ impl Control {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             ended => tracing::debug!(?ended, "the control socket is closed"),
         }
+        // It may have been made again in the very moment it was removed.
+        drop(socket);
     }
 }
 
