@@ -249,6 +249,28 @@ async fn a12_new_times_and_permissions_alone_make_no_request() {
 }
 
 #[tokio::test]
+async fn a12_a_save_that_changes_nothing_asks_again_once_another_er_dev_was_at_work() {
+    let bed = Bed::fenced(NEVER).await;
+    let mut watch = bed.watch(&[]).await;
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    let pushed = bed.run(&["push", "--force", "hello"]).await;
+    assert_eq!(pushed.code, Some(0), "{}", pushed.stderr);
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    let event = watch.end_of_edit_of("hello").await;
+    assert!(bed.requests("hello") > before, "{event}");
+    // And that is believed from then on.
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    watch.stop().await;
+}
+
+#[tokio::test]
 async fn a13_there_and_back_again_within_the_quiet_time_makes_no_request() {
     // Longer than usual, so that a slow machine does not make two edits of it.
     let bed = Bed::fenced("[watch]\ndebounce = \"500ms\"\n").await;

@@ -8,6 +8,7 @@ use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
 use crate::report::Report;
+use crate::revision::deploy::Session;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
@@ -45,6 +46,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked: Asked::nobody(),
+        holds: Session::holds,
         rekeyed: Rekeyed::never(),
         until,
         drain: context.config.daemon.drain,

@@ -108,6 +108,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked,
+        holds: Session::holds,
         rekeyed: rekeyed(&context),
         until,
         drain,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::report::class::Class;
 use crate::report::question::Question;
 use crate::report::{self, Problem, Report, Safety, Totals};
-use crate::routine::{Edit, RoutineName, Sighting};
+use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
@@ -55,6 +55,8 @@ pub struct Work<S> {
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
     pub asked: Asked,
+    /// Whether nothing that a session knows speaks against a version that was proven to be there.
+    pub holds: fn(&S, &Revision) -> bool,
     /// Whether a key that was refused is replaced.
     pub rekeyed: Rekeyed,
     /// When the loop ends.
@@ -120,6 +122,7 @@ where
         first,
         mut sightings,
         asked: Asked { questions, sync },
+        holds,
         rekeyed: Rekeyed(rekeyed),
         until,
         drain,
@@ -141,6 +144,7 @@ where
         tasks: JoinSet::new(),
         names: HashMap::new(),
         deploy,
+        holds,
         tell,
     };
     let mut schedule = Schedule::new(mode);
@@ -190,11 +194,17 @@ where
                         running.apply(schedule.handle(event, now()), report);
                     }
                 }
-                running.ended(joined)?
+                let event = running.ended(joined)?;
+                // What waits behind it goes by what the service showed meanwhile.
+                if let Event::Ended(routine, _) = &event {
+                    running.doubt(routine, &mut schedule, report);
+                }
+                event
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => {
                     report.settled(&edit.routine);
+                    running.doubt(&edit.routine, &mut schedule, report);
                     Event::Edited(edit)
                 }
                 Some(Sighting::Settled(routine)) => {
@@ -258,6 +268,7 @@ struct Running<S, D> {
     /// A task that panicked cannot say whose it was.
     names: HashMap<Id, RoutineName>,
     deploy: D,
+    holds: fn(&S, &Revision) -> bool,
     tell: mpsc::Sender<Telling>,
 }
 
@@ -289,6 +300,16 @@ where
                     self.names.insert(task.id(), name);
                 }
             }
+        }
+    }
+
+    /// Doubts that a routine's bytes are on the service, if its session knows of a reason to.
+    fn doubt(&mut self, routine: &RoutineName, schedule: &mut Schedule, report: &mut Report) {
+        let session = self.sessions.get(routine);
+        let believed = schedule.believed(routine).zip(session);
+        if believed.is_some_and(|(revision, session)| !(self.holds)(session, revision)) {
+            let doubted = Event::Doubted(routine.clone());
+            self.apply(schedule.handle(doubted, now()), report);
         }
     }
 
@@ -483,6 +504,7 @@ mod tests {
                 first: Vec::new(),
                 sightings,
                 asked: Asked::nobody(),
+                holds: |_, _| true,
                 rekeyed: Rekeyed::never(),
                 until,
                 drain: Duration::from_secs(10),
@@ -585,6 +607,34 @@ mod tests {
         .await
         .unwrap_err();
         assert!(matches!(error, DaemonError::Panicked(name) if name == hello()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_that_changes_nothing_is_deployed_only_if_its_session_knows_better() {
+        for (holds, deploys) in [(true, 1), (false, 3)] {
+            let (mut work, sender) = work(Until::Stopped);
+            work.holds = match holds {
+                true => |_, _| true,
+                false => |_, revision| *revision != Revision::new("1"),
+            };
+            let lines = Lines::default();
+            let count = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&count);
+            let deploy = move |job: Job, session: u32, _: Tell| {
+                *counted.lock().unwrap() += 1;
+                async move { (session, stored(&job)) }
+            };
+            let edits = async move {
+                for _ in 0..3 {
+                    sender.send(Sighting::Edit(edit("a"))).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(3_600)).await;
+                }
+            };
+            run(work, deploy, &mut lines.report(), edits, pending())
+                .await
+                .unwrap();
+            assert_eq!(*count.lock().unwrap(), deploys, "{holds}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
