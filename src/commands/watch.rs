@@ -73,7 +73,9 @@ pub(super) async fn run(
         (Some(watching), first)
     };
     let (control, asked) = match &watching {
-        Some(watching) => open_control(common, &context, watching, begun, report).await,
+        Some(watching) => {
+            open_control(common, &context, flags.dry_run, watching, begun, report).await
+        }
         None => (None, Asked::nobody()),
     };
     let mut stop = std::pin::pin!(stop);
@@ -156,6 +158,7 @@ fn rekeyed(context: &Context) -> Rekeyed {
 async fn open_control(
     common: &Common,
     context: &Context,
+    dry_run: bool,
     watching: &watch::Watching,
     begun: Instant,
     report: &mut Report,
@@ -176,6 +179,7 @@ async fn open_control(
         instance: context.state.instance().as_str().to_owned(),
         endpoint: context.config.service.endpoint.host.clone(),
         config: daemons::canonical(&context.config.file),
+        dry_run,
         begun,
         budget: Box::new(budget),
     };

@@ -38,6 +38,8 @@ pub struct About {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether nothing is changed on the service.
+    pub dry_run: bool,
     /// When the program started.
     pub begun: Instant,
     /// How the budget of requests stands.
@@ -174,6 +176,7 @@ impl Shared {
             instance: about.instance.clone(),
             endpoint: about.endpoint.clone(),
             config: about.config.clone(),
+            dry_run: about.dry_run,
             up_ms: u64::try_from(about.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             budget: (about.budget)(),
             conditions: overview.conditions,

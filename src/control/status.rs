@@ -26,6 +26,9 @@ pub struct Status {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether it only says what it would do, so that nothing ever goes up.
+    #[serde(default)]
+    pub dry_run: bool,
     /// How long it has been running, in milliseconds.
     pub up_ms: u64,
     /// How the budget of requests stands.
@@ -65,6 +68,13 @@ impl Status {
             span(Duration::from_millis(self.up_ms)),
         );
         line(&mut out, "Config", &escape(&self.config));
+        if self.dry_run {
+            line(
+                &mut out,
+                "Dry run",
+                "nothing goes up, and nothing is deleted",
+            );
+        }
         line(&mut out, "Budget", &self.budget.words());
         for Condition {
             condition,
@@ -196,6 +206,7 @@ mod tests {
             instance: "0a1b2c3d".into(),
             endpoint: "dcdn.aliyuncs.com".into(),
             config: "/home/u/er-dev.toml".into(),
+            dry_run: false,
             up_ms: 7_860_000,
             budget: Budget {
                 requests_per_second: 40,
