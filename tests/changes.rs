@@ -271,6 +271,51 @@ async fn a12_a_save_that_changes_nothing_asks_again_once_another_er_dev_was_at_w
 }
 
 #[tokio::test]
+async fn a37_what_is_stored_without_an_event_lets_its_root_be_polled_and_that_is_told_once() {
+    // So rare a look that the later stores cannot all have been found by it.
+    let bed = Bed::fenced("[watch]\nrescan = \"20s\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::No).await else {
+        return;
+    };
+    mapper.store(&code("hello", 1)).await;
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let told: Vec<_> = watch.seen().filter(|it| it["event"] == "warning").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["routine"], &told[0]["problem"]["class"]),
+        (&"hello".into(), &"watch".into())
+    );
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(0), "nothing is wrong: {status}");
+    for one in status["routines"].as_array().unwrap() {
+        assert_eq!(
+            one["backend"], "inotify and poll",
+            "of the same root: {status}"
+        );
+        assert_eq!(one["backend_why"], "a change came without a file event");
+    }
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_eq!(
+        ended.events()[0]["backend"],
+        "inotify and poll",
+        "{}",
+        ended.stdout
+    );
+    mapper.end().await;
+    watch.stop().await;
+    let all = [0, 1].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "mapped");
+    // Without a watch it is what one would do that starts now.
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_ne!(
+        ended.events()[0]["backend_why"],
+        "a change came without a file event"
+    );
+}
+
+#[tokio::test]
 async fn a13_there_and_back_again_within_the_quiet_time_makes_no_request() {
     // Longer than usual, so that a slow machine does not make two edits of it.
     let bed = Bed::fenced("[watch]\ndebounce = \"500ms\"\n").await;

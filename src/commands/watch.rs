@@ -174,6 +174,13 @@ async fn open_control(
             peak: usage.peak,
         }
     };
+    let sync = watching.sync();
+    let noticing = move || {
+        let noticing = sync.noticing().into_iter();
+        noticing
+            .map(|(routine, it)| (routine.to_string(), (it.by.to_owned(), it.why)))
+            .collect()
+    };
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
         instance: context.state.instance().as_str().to_owned(),
@@ -182,6 +189,7 @@ async fn open_control(
         dry_run,
         begun,
         budget: Box::new(budget),
+        noticing: Box::new(noticing),
     };
     let control = match daemons::directory(common, Some(context.state.path())) {
         Ok(dir) => match Control::start(&dir, about, asked).await {

@@ -1,5 +1,6 @@
 //! The server behind the control socket. It turns requests into questions to the loop, and answers into JSON.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +45,12 @@ pub struct About {
     pub begun: Instant,
     /// How the budget of requests stands.
     pub budget: Box<dyn Fn() -> Budget + Send + Sync>,
+    /// How changes of each routine's entry are noticed, and why not by events alone.
+    pub noticing: Box<dyn Fn() -> Noticing + Send + Sync>,
 }
+
+/// By what changes of each routine's entry are noticed, and why not by events alone.
+pub type Noticing = BTreeMap<String, (String, Option<String>)>;
 
 /// A control socket that is being served. Dropping it removes the socket and cuts everybody off.
 #[derive(Debug)]
@@ -169,6 +175,11 @@ async fn unknown() -> Response {
 impl Shared {
     fn tell(&self, overview: Overview) -> Response {
         let about = &self.about;
+        let (mut noticing, mut routines) = ((about.noticing)(), overview.routines);
+        for routine in &mut routines {
+            let (by, why) = noticing.remove(&routine.routine).unzip();
+            (routine.backend, routine.backend_why) = (by, why.flatten());
+        }
         let status = Status {
             v: 1,
             pid: std::process::id(),
@@ -179,8 +190,9 @@ impl Shared {
             dry_run: about.dry_run,
             up_ms: u64::try_from(about.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             budget: (about.budget)(),
+            events_lost: overview.events_lost,
             conditions: overview.conditions,
-            routines: overview.routines,
+            routines,
         };
         axum::Json(status).into_response()
     }

@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use crate::report::class::Class;
 use crate::report::question::Question;
+use crate::report::words::plural;
 use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
-use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
+use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule, is_power_of_ten};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
 const TELLINGS: usize = 64;
@@ -215,6 +216,18 @@ where
                     answers.synced(number, &schedule, report, now());
                     continue;
                 }
+                Some(Sighting::Lost { times }) => {
+                    report.lost(times);
+                    if is_power_of_ten(times) {
+                        report.tell(&lost(times));
+                    }
+                    continue;
+                }
+                Some(Sighting::Open { routine, what }) => {
+                    let help = "see that it is whole; what is written later goes up as well";
+                    report.remark(routine, problem(what, help.into(), Class::Source));
+                    continue;
+                }
                 Some(sighting) => {
                     let event = match &sighting {
                         Sighting::Halted { routine, .. } => Some(Event::Halted(routine.clone())),
@@ -351,14 +364,6 @@ fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Eve
 
 /// What is told of a sighting that is no edit.
 fn seen(sighting: Sighting) -> Option<report::Event> {
-    let problem = |what, help, class| Problem {
-        what,
-        help,
-        class,
-        operation: None,
-        request_id: None,
-        frame: None,
-    };
     match sighting {
         Sighting::Waiting { routine, reason } => Some(report::Event::Waiting {
             routine,
@@ -392,7 +397,41 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
+        Sighting::Unheard { routine, what } => {
+            let help = "nothing has to be done; `backend = \"poll\"` looks from the start";
+            Some(report::Event::Warning {
+                routine: Some(routine),
+                problem: problem(what, help.into(), Class::Watch),
+            })
+        }
+        Sighting::Edit(_)
+        | Sighting::Settled(_)
+        | Sighting::Synced(_)
+        | Sighting::Open { .. }
+        | Sighting::Lost { .. } => None,
+    }
+}
+
+/// What is told of lost events.
+fn lost(times: u32) -> report::Event {
+    let times = plural(times.into(), "time");
+    let what =
+        format!("file events were lost ({times} so far), so that everything is looked at again");
+    let help = "nothing has to be done; it happens where very many files change at once";
+    report::Event::Warning {
+        routine: None,
+        problem: problem(what, help.into(), Class::Watch),
+    }
+}
+
+fn problem(what: String, help: String, class: Class) -> Problem {
+    Problem {
+        what,
+        help,
+        class,
+        operation: None,
+        request_id: None,
+        frame: None,
     }
 }
 
@@ -426,6 +465,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use crate::pipeline::schedule::{Again, End, Reach};
+    use crate::report::standing::Overview;
     use crate::report::{Format, Look};
     use crate::routine::{Digest, Revision};
 
@@ -607,6 +647,61 @@ mod tests {
         .await
         .unwrap_err();
         assert!(matches!(error, DaemonError::Panicked(name) if name == hello()));
+    }
+
+    /// Asks how everything stands and lets the loop end after that.
+    fn ask(work: &mut Work<u32>) -> tokio::sync::oneshot::Receiver<Overview> {
+        let (questions, asked) = mpsc::channel(1);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        questions.try_send(Question::Status(answer)).unwrap();
+        work.asked.questions = asked;
+        answered
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_events_are_counted_and_told_ever_more_rarely() {
+        let (mut work, _) = work(Until::Stopped);
+        let (sender, sightings) = mpsc::channel(32);
+        work.sightings = sightings;
+        for times in 1..=25 {
+            sender.try_send(Sighting::Lost { times }).unwrap();
+        }
+        let mut answered = ask(&mut work);
+        let lines = Lines::default();
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+        let stop = tokio::time::sleep(Duration::from_secs(1));
+        run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(lines.events(), ["warning", "warning"]);
+        assert_eq!(answered.try_recv().unwrap().events_lost, 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_file_was_taken_while_it_was_open_is_told_and_stands_until_the_next_edit() {
+        for more in [false, true] {
+            let (mut work, sender) = work(Until::Stopped);
+            sender.try_send(Sighting::Edit(edit("a"))).unwrap();
+            let open = Sighting::Open {
+                routine: hello(),
+                what: "it is open".into(),
+            };
+            sender.try_send(open).unwrap();
+            if more {
+                sender.try_send(Sighting::Edit(edit("b"))).unwrap();
+            }
+            let mut answered = ask(&mut work);
+            let lines = Lines::default();
+            let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+            let stop = tokio::time::sleep(Duration::from_secs(1));
+            run(work, deploy, &mut lines.report(), stop, pending())
+                .await
+                .unwrap();
+            assert_eq!(lines.events(), ["warning"]);
+            let routine = answered.try_recv().unwrap().routines.remove(0);
+            let what = routine.reason.map(|reason| reason.what);
+            assert_eq!(what.as_deref(), (!more).then_some("it is open"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -650,7 +650,7 @@ fn outage_pause(attempt: u32, jitter: f64) -> Duration {
     bound.mul_f64(0.65 + 0.35 * jitter.clamp(0.0, 1.0))
 }
 
-fn is_power_of_ten(number: u32) -> bool {
+pub(super) fn is_power_of_ten(number: u32) -> bool {
     std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == number)
 }
 
