@@ -25,8 +25,9 @@ use crate::watch;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Manner, carry_out};
+use super::signals::Signals;
 use super::terminal::{self, Terminal};
-use super::{Failure, daemons, deploy as deploying, problem, revisions, signals};
+use super::{Failure, daemons, deploy as deploying, problem, revisions};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
@@ -54,8 +55,8 @@ pub(super) async fn run(
         ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
-    let stop = signals::at(1)?;
-    let abort = signals::at(2)?;
+    let signals = Signals::listen()?;
+    let (stop, abort) = (signals.at(1), signals.at(2));
     let locks = context.watch_locks()?;
     context.tell_start(report);
     let (sender, sightings) = mpsc::channel(SIGHTINGS);
