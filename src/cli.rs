@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::emulator::fault::Fault;
 use crate::emulator::switches::SwitchError;
 use crate::emulator::world::Settings;
 use crate::report::{ColourChoice, Format};
 use crate::routine::RoutineName;
+use crate::watch::source::Leaks;
 
 /// Keeps Alibaba Cloud EdgeRoutine code in step with the files on your disk.
 #[derive(Debug, Parser)]
@@ -50,6 +52,9 @@ pub struct Common {
     /// Certificate authorities to trust besides the system's, in PEM form; for a network that opens secure connections.
     #[arg(long, global = true, value_name = "FILE", env = "ER_DEV_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Upload code that holds what looks like an access key or a private key.
+    #[arg(long, global = true, env = "ER_DEV_ALLOW_SECRETS")]
+    pub allow_secrets: bool,
     /// How events are written to standard output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ER_DEV_FORMAT")]
     pub format: Format,
@@ -77,6 +82,83 @@ pub struct Common {
     /// How long after its time-out a request could still be carried out.
     #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "10s", env = "ER_DEV_SETTLE_MARGIN", value_parser = humantime::parse_duration)]
     pub settle_margin: Duration,
+    /// The same flags as they were given, by [`Cli::read`] only.
+    #[arg(skip)]
+    pub given: Vec<Given>,
+}
+
+/// A flag that holds for every command, and where its value is from.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Its name, without dashes.
+    pub flag: String,
+    /// The variable of the environment that stands for it.
+    pub variable: String,
+    /// Its value; empty where there is none.
+    pub value: String,
+    /// Where that is from.
+    pub origin: Origin,
+}
+
+/// Where the value of a flag is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Neither.
+    Default,
+}
+
+impl Common {
+    /// What is done about code that holds a secret.
+    pub fn leaks(&self) -> Leaks {
+        if self.allow_secrets {
+            Leaks::Allow
+        } else {
+            Leaks::Refuse
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line of this process. Where that is wrong, or asks for help, the process ends here.
+    pub fn read() -> Self {
+        let matches = Self::command().get_matches();
+        match Self::from_arg_matches(&matches) {
+            Ok(mut cli) => {
+                cli.common.given = given(&matches);
+                cli
+            }
+            Err(error) => error.exit(),
+        }
+    }
+}
+
+/// The flags that hold for every command, without those that nobody has to know unless they were given.
+fn given(matches: &ArgMatches) -> Vec<Given> {
+    let command = Cli::command();
+    let one = |arg: &clap::Arg| {
+        let origin = match matches.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            _ => Origin::Default,
+        };
+        if arg.is_hide_set() && origin == Origin::Default {
+            return None;
+        }
+        let values = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some(Given {
+            flag: arg.get_long()?.to_owned(),
+            variable: arg.get_env()?.to_string_lossy().into_owned(),
+            value: values.join(","),
+            origin,
+        })
+    };
+    command.get_arguments().filter_map(one).collect()
 }
 
 /// What to do.
@@ -119,6 +201,8 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(Config),
+    /// Say what is right and what is not: configuration, key, service, permissions, routines, this machine.
+    Doctor(Doctor),
 }
 
 /// `er-dev watch`
@@ -346,6 +430,33 @@ pub struct Emulator {
 pub enum Config {
     /// Check the configuration and say what it holds.
     Check,
+    /// Print what is in force, as a file that means the same, with where each value is from.
+    Show(Show),
+}
+
+/// `er-dev config show`
+///
+/// What is no default has the line of the file behind it. Below come the flags, where the key was looked for and what
+/// became of that.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Say of defaults, too, that they are defaults.
+    #[arg(long, env = "ER_DEV_ORIGIN")]
+    pub origin: bool,
+    /// Write one JSON object.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev doctor`
+///
+/// One line a check: what it found, and the cure where something is wrong. Nothing is changed, and what cannot be known
+/// without changing something is called unknown. Exit code 0 means that nothing is wrong, 1 that something is.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Write one JSON object.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
 }
 
 fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {

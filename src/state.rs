@@ -93,16 +93,24 @@ impl StateError {
 impl StateDir {
     /// Where the state directory is unless a flag says otherwise.
     pub fn usual(env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, StateError> {
+        Self::usual_by(env).map(|(path, _)| path)
+    }
+
+    /// The same, and the variable that says so.
+    pub fn usual_by(
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(PathBuf, &'static str), StateError> {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         if let Some(list) = set("STATE_DIRECTORY") {
             // The service manager lists several with colons between them; the first is ours.
-            return Ok(PathBuf::from(list.split(':').next().unwrap_or(&list)));
+            let first = PathBuf::from(list.split(':').next().unwrap_or(&list));
+            return Ok((first, "STATE_DIRECTORY"));
         }
         if let Some(home) = set("XDG_STATE_HOME") {
-            return Ok(Path::new(&home).join("er-dev"));
+            return Ok((Path::new(&home).join("er-dev"), "XDG_STATE_HOME"));
         }
         match set("HOME") {
-            Some(home) => Ok(Path::new(&home).join(".local/state/er-dev")),
+            Some(home) => Ok((Path::new(&home).join(".local/state/er-dev"), "HOME")),
             None => Err(StateError::Nowhere),
         }
     }
@@ -118,16 +126,26 @@ impl StateDir {
         Ok(state)
     }
 
+    /// Whether the directory that is at this path could be used, and what is wrong if not. Changes nothing.
+    pub fn examine(path: &Path) -> Result<(), StateError> {
+        check_owner(path)?;
+        match fs::read_to_string(path.join("version")) {
+            Ok(text) if text.trim().is_empty() || text.trim() == VERSION => {}
+            Ok(text) => return Err(form_error(path, &text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(path, error)),
+        }
+        rustix::fs::access(path, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| io_error(path, error.into()))
+    }
+
     fn check_form(&self) -> Result<(), StateError> {
         let path = self.0.join("version");
         match fs::read_to_string(&path) {
             Ok(text) if text.trim() == VERSION => Ok(()),
             // A write that a full disk cut short left this; what else lies here says what it is by itself.
             Ok(text) if text.trim().is_empty() => Ok(()),
-            Ok(text) => Err(StateError::Form {
-                path: self.0.clone(),
-                found: text.trim().chars().take(20).collect(),
-            }),
+            Ok(text) => Err(form_error(&self.0, &text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Err(error) = write(&path, VERSION) {
                     tracing::debug!(path = %path.display(), %error, "not written");
@@ -262,6 +280,13 @@ impl StateDir {
         file.rewind()?;
         file.write_all(format!("{}\n", drawn.as_str()).as_bytes())?;
         Ok(drawn.clone())
+    }
+}
+
+fn form_error(path: &Path, text: &str) -> StateError {
+    StateError::Form {
+        path: path.to_owned(),
+        found: text.trim().chars().take(20).collect(),
     }
 }
 

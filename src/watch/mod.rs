@@ -15,7 +15,9 @@
 //! | `known` | what is known of one entry, and whether it can be taken as it is |
 //! | `outbox` | what is to be said, handed over in order |
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
+//! | [`survey`] | whether this machine lets er-dev watch what it has to |
 //! | `thread` | the loop that ties them together, and what a look does |
+//! | [`leak`] | pure: whether code holds a secret |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
 //!
@@ -39,6 +41,7 @@ mod debounce;
 mod events;
 pub mod explain;
 mod known;
+pub mod leak;
 mod looks;
 mod marker;
 mod outbox;
@@ -47,6 +50,7 @@ mod roots;
 pub mod select;
 mod snapshot;
 pub mod source;
+pub mod survey;
 pub mod syntax;
 mod thread;
 mod watches;
