@@ -501,6 +501,21 @@ mod tests {
     }
 
     #[test]
+    fn f09_no_flag_takes_a_secret() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let name = arg.get_id().as_str().replace('-', "_");
+                let takes_a_value = arg.get_action().takes_values();
+                let of_secrets = ["key", "secret", "token", "password", "credential"];
+                let is_one = of_secrets.iter().any(|word| name.contains(word));
+                assert!(!is_one || !takes_a_value, "{name}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
     fn a_name_that_is_none_is_refused_by_the_command_line() {
         let parse = |name| Cli::try_parse_from(["er-dev", "push", name]);
         assert!(parse("hello").is_ok());

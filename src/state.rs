@@ -51,6 +51,9 @@ pub enum StateError {
     /// Somebody else could change what lies in it.
     #[error("{path} can be written by others", path = .0.display())]
     Unsafe(PathBuf),
+    /// Everybody could put another directory in its place.
+    #[error("{path} can be written by everybody, who could put another directory in the place of the one in it", path = .0.display())]
+    UnsafeAbove(PathBuf),
     /// It belongs to somebody else.
     #[error("{path} belongs to another user", path = .0.display())]
     NotOurs(PathBuf),
@@ -79,6 +82,7 @@ impl StateError {
                 "run `chmod 700 {}`, or give another one with `--state-dir DIR`",
                 path.display()
             ),
+            Self::UnsafeAbove(_) => "give one that lies elsewhere with `--state-dir DIR`".into(),
             Self::NotOurs(_) => "give one of your own with `--state-dir DIR`".into(),
             Self::Form { .. } => {
                 "use that version of er-dev, or give another directory with `--state-dir DIR`"
@@ -121,6 +125,7 @@ impl StateDir {
         make(path)?;
         check_owner(path)?;
         let absolute = path.canonicalize().map_err(|error| io_error(path, error))?;
+        check_above(&absolute)?;
         let state = Self(absolute);
         state.check_form()?;
         Ok(state)
@@ -129,6 +134,7 @@ impl StateDir {
     /// Whether the directory that is at this path could be used, and what is wrong if not. Changes nothing.
     pub fn examine(path: &Path) -> Result<(), StateError> {
         check_owner(path)?;
+        check_above(&path.canonicalize().map_err(|error| io_error(path, error))?)?;
         match fs::read_to_string(path.join("version")) {
             Ok(text) if text.trim().is_empty() || text.trim() == VERSION => {}
             Ok(text) => return Err(form_error(path, &text)),
@@ -351,6 +357,18 @@ fn check_owner(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
+/// Checks that nobody else can take the directory away. In one such as `/tmp` nobody can touch what belongs to another.
+fn check_above(path: &Path) -> Result<(), StateError> {
+    let Some(above) = path.parent() else {
+        return Ok(());
+    };
+    let meta = fs::metadata(above).map_err(|error| io_error(above, error))?;
+    match meta.mode() & 0o1002 {
+        0o0002 => Err(StateError::UnsafeAbove(above.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 fn make(path: &Path) -> Result<(), StateError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -392,6 +410,23 @@ mod tests {
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn t15_a_directory_that_everybody_could_put_another_one_in_the_place_of_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode));
+        mode(0o777).unwrap();
+        let error = StateDir::open(&state).unwrap_err();
+        assert!(matches!(error, StateError::UnsafeAbove(_)), "{error}");
+        assert!(StateDir::examine(&state).is_err());
+        assert!(error.help().contains("--state-dir"));
+        for safe in [0o1777, 0o775, 0o755] {
+            mode(safe).unwrap();
+            assert!(StateDir::open(&state).is_ok(), "{safe:o}");
+            assert!(StateDir::examine(&state).is_ok(), "{safe:o}");
+        }
     }
 
     #[test]

@@ -181,6 +181,23 @@ fn a_room_names_only_what_lies_to_its_right() {
 }
 
 #[test]
+fn nothing_turns_the_check_of_certificates_off() {
+    for (name, source) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        for line in code(source) {
+            let off = [
+                "danger_accept",
+                "dangerous()",
+                "NoCertificateVerification",
+                "insecure",
+            ]
+            .iter()
+            .any(|word| line.contains(word));
+            assert!(!off, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_written_past_the_report() {
     for (name, source) in sources().iter().filter(|(name, _)| !is_test(name)) {
         for line in code(source) {

@@ -82,7 +82,7 @@ pub(super) async fn asked(
     authorities: Authorities,
 ) -> Vec<Check> {
     let Some(keys) = keys else {
-        let reason = "nothing can be asked without a key";
+        let reason = "nothing was asked without a key, or without knowing whom to trust";
         return vec![Check::new("service", Verdict::Unknown, reason)];
     };
     match ask(common, config, keys, authorities).await {
