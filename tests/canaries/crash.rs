@@ -1,5 +1,6 @@
 //! What a process leaves behind that ends without having been asked to.
 
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 
@@ -76,12 +77,13 @@ async fn f08_an_abort_leaves_no_core_file_whatever_the_limit_is() {
 
 /// The panic happens in a process of its own, whose words are read like anybody's.
 #[test]
-fn a_panic_is_told_in_its_own_words_without_a_secret_and_without_what_a_terminal_obeys() {
+fn a_log_line_and_a_panic_are_told_in_their_own_words_without_a_secret() {
     const VARIABLE: &str = "ER_DEV_TEST_CANARY";
-    const NAME: &str = "crash::a_panic_is_told_in_its_own_words_without_a_secret_and_without_what_a_terminal_obeys";
+    const NAME: &str = "crash::a_log_line_and_a_panic_are_told_in_their_own_words_without_a_secret";
     if let Ok(secret) = std::env::var(VARIABLE) {
         er_dev::process::confine();
         er_dev::secrets::learn(&secret);
+        writeln!(er_dev::process::Log, "some library sends {secret} away").unwrap();
         panic!("the \u{1b}[31mkey {secret} broke,\nas did {secret:?}");
     }
     let secret = format!("secret+/=\"{:032x}", fastrand::u128(..));
@@ -97,6 +99,8 @@ fn a_panic_is_told_in_its_own_words_without_a_secret_and_without_what_a_terminal
         let words = "the \\u{1b}[31mkey *** broke,\nas did \"***\"\n";
         assert!(told.contains(words), "{told}");
         assert!(told.contains("crash.rs:"), "{told}");
+        let line = "some library sends *** away\n";
+        assert!(told.contains(line), "{told}");
         let frames = told.contains("rust_begin_unwind");
         assert_eq!(frames, backtrace == "1", "{told}");
         assert!(
