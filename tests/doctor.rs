@@ -285,6 +285,8 @@ async fn a_routine_that_is_missing_or_full_of_what_must_stay_is_found() {
         std::fs::write(bed.path("er-dev.toml"), text).unwrap();
         let found = checks(&bed.run(&["doctor"]).await);
         assert_verdict(&found, "routine", "gone", verdict, words);
+        assert_verdict(&found, "permission", "dcdn:DescribeRoutine", "ok", "");
+        assert_verdict(&found, "service", &bed.emulator.endpoint(), "ok", "");
     }
 }
 
