@@ -12,7 +12,6 @@ use crate::emulator::switches::SwitchError;
 use crate::emulator::world::Settings;
 use crate::report::{ColourChoice, Format};
 use crate::routine::RoutineName;
-use crate::watch::source::Leaks;
 
 /// Keeps Alibaba Cloud EdgeRoutine code in step with the files on your disk.
 #[derive(Debug, Parser)]
@@ -52,9 +51,6 @@ pub struct Common {
     /// Certificate authorities to trust besides the system's, in PEM form; for a network that opens secure connections.
     #[arg(long, global = true, value_name = "FILE", env = "ER_DEV_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Upload code that holds what looks like an access key or a private key.
-    #[arg(long, global = true, env = "ER_DEV_ALLOW_SECRETS")]
-    pub allow_secrets: bool,
     /// How events are written to standard output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, env = "ER_DEV_FORMAT")]
     pub format: Format,
@@ -110,17 +106,6 @@ pub enum Origin {
     Environment,
     /// Neither.
     Default,
-}
-
-impl Common {
-    /// What is done about code that holds a secret.
-    pub fn leaks(&self) -> Leaks {
-        if self.allow_secrets {
-            Leaks::Allow
-        } else {
-            Leaks::Refuse
-        }
-    }
 }
 
 impl Cli {

@@ -8,7 +8,6 @@ const PURE: &[&str] = &[
     "routine.rs",
     "watch/select.rs",
     "watch/debounce.rs",
-    "watch/leak.rs",
     "watch/looks.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",

@@ -13,7 +13,7 @@ use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
 use crate::routine::{Code, Digest, Edit, RoutineName};
-use crate::watch::source::{self, Leaks, SourceError};
+use crate::watch::source::{self, SourceError};
 
 use super::condition::Condition;
 use super::context::target;
@@ -24,8 +24,6 @@ use super::problem;
 pub(super) struct Manner {
     /// Make a new version even of bytes that are there already.
     pub(super) force: bool,
-    /// What is done about code that holds a secret.
-    pub(super) leaks: Leaks,
     /// How long an entry that no event told of has to have been quiet, and the longest wait for that.
     pub(super) quiet: (Duration, Duration),
     /// What has been told of the state that all deploys share.
@@ -87,7 +85,7 @@ async fn deploy(
     };
     let ended = match begun {
         // Read with the lock in hand: the wait for it may be long, and the newest bytes are what is wanted.
-        Ok(mut pass) => match read(&edit, &routine, manner.leaks).await {
+        Ok(mut pass) => match read(&edit, &routine).await {
             Ok(code) => store(&edit, &code, &routine, &mut pass, tell, manner.force).await,
             Err(ended) => ended,
         },
@@ -128,10 +126,10 @@ async fn store(
 ///
 /// An edit whose entry has changed since it came to rest is overtaken, also by bytes that could not go up: the edit that
 /// tells of them is on its way.
-async fn read(edit: &Edit, routine: &Routine, leaks: Leaks) -> Result<Code, Ended> {
+async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
     let (target, expected, told) = (target(routine), edit.digest, edit.saves > 0);
     let read = move || {
-        let read = source::read_with(&target, leaks);
+        let read = source::read(&target);
         let now = match &read {
             Ok(code) => Ok(code.digest()),
             Err(_) => source::digest(&target),

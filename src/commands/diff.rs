@@ -12,8 +12,7 @@ use crate::report::words::is_hidden;
 use crate::revision::deploy::{DeployError, Session};
 use crate::revision::mark::Mark;
 use crate::routine::{Code, Revision};
-use crate::watch::Target;
-use crate::watch::source::{self, Leaks};
+use crate::watch::{Target, source};
 
 use super::context::target;
 use super::{Failure, one, problem};
@@ -60,7 +59,7 @@ async fn compare(common: &Common, flags: cli::Diff, report: &mut Report) -> Resu
         check: false,
         ..target(session.routine())
     };
-    let local = source::read_with(&entry, Leaks::Allow)
+    let local = source::read(&entry)
         .map_err(|error| Failure::of(name, problem::of_source(&error, shown)))?;
     let fetched = session
         .fetch(&revision)

@@ -14,7 +14,7 @@ use crate::report::{Format, Look, Problem, Report};
 use crate::routine::RoutineName;
 use crate::watch::explain::{Explanation, Kind, Real, explain};
 use crate::watch::select::{Origin, Rule, Verdict};
-use crate::watch::source::{self, Leaks};
+use crate::watch::source;
 
 use super::{Failure, context, load, problem};
 
@@ -36,7 +36,7 @@ pub(super) fn run(
             here: &here,
             given,
             explained,
-            entries: entries(&config, &explained.verdict, common.leaks()),
+            entries: entries(&config, &explained.verdict),
         };
         if as_json {
             report.print(&line(&page.object()));
@@ -51,12 +51,12 @@ pub(super) fn run(
 /// A routine whose entry the path is, and the size of its code or why that cannot go up.
 type Entry<'a> = (&'a Routine, Result<usize, Problem>);
 
-fn entries<'a>(config: &'a Config, verdict: &Verdict, leaks: Leaks) -> Vec<Entry<'a>> {
+fn entries<'a>(config: &'a Config, verdict: &Verdict) -> Vec<Entry<'a>> {
     let Verdict::Entry { routines, .. } = verdict else {
         return Vec::new();
     };
     let entry = |routine: &'a Routine| {
-        let code = source::read_with(&context::target(routine), leaks);
+        let code = source::read(&context::target(routine));
         let code = code.map(|code| code.bytes().len());
         let code = code.map_err(|error| problem::of_source(&error, &routine.shown));
         (routine, code)

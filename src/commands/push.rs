@@ -30,7 +30,6 @@ pub(super) async fn run(
     let watch = &context.config.watch;
     let manner = Manner {
         force: flags.force,
-        leaks: common.leaks(),
         quiet: (watch.debounce, watch.max_wait),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
     };

@@ -96,7 +96,6 @@ pub(super) async fn run(
     let drain = context.config.daemon.drain;
     let manner = Manner {
         force: false,
-        leaks: common.leaks(),
         quiet: (
             context.config.watch.debounce.max(REST_AT_START),
             context.config.watch.max_wait,

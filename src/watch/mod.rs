@@ -17,7 +17,6 @@
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
 //! | [`survey`] | whether this machine lets er-dev watch what it has to |
 //! | `thread` | the loop that ties them together, and what a look does |
-//! | [`leak`] | pure: whether code holds a secret |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
 //!
@@ -41,7 +40,6 @@ mod debounce;
 mod events;
 pub mod explain;
 mod known;
-pub mod leak;
 mod looks;
 mod marker;
 mod outbox;

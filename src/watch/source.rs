@@ -15,7 +15,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Target;
-use super::leak::{self, Leak};
 use super::snapshot::StatKey;
 use super::syntax::{self, SyntaxError};
 use crate::routine::{Code, Digest, MAX_CODE_BYTES};
@@ -82,16 +81,6 @@ pub enum SourceError {
         /// The line of the first byte that does not fit, counted from 1.
         line: usize,
     },
-    /// It holds what looks like a secret, which is not repeated.
-    #[error("`{}` holds what looks like {what} in line {line}", path.display())]
-    Secret {
-        /// The entry.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What it looks like.
-        what: &'static str,
-    },
     /// It does not parse.
     #[error("`{}` does not parse: {error}", path.display())]
     Syntax {
@@ -133,9 +122,6 @@ impl SourceError {
             Self::Empty { .. } => "save it again; a full disk leaves empty files behind".into(),
             Self::TooLarge { .. } => "minify it or leave out what it does not need".into(),
             Self::NotText { .. } => "save it as UTF-8".into(),
-            Self::Secret { .. } => {
-                "take it out, and replace a key that others may have seen; whoever reads the routine could read it. If it is none, start with `--allow-secrets`".into()
-            }
             Self::Syntax { error, .. } => error.advice.clone().unwrap_or_else(|| {
                 "correct it and save, or set `check = false` to let the service decide".into()
             }),
@@ -150,34 +136,12 @@ impl SourceError {
 /// It never waits for a writer or for the other end of a FIFO. A file that changes while it is read is read again a
 /// few times at once.
 pub fn read(target: &Target) -> Result<Code, SourceError> {
-    read_with(target, Leaks::Refuse)
-}
-
-/// What is done about code that holds a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaks {
-    /// It does not go up.
-    Refuse,
-    /// Whoever started er-dev vouches for it.
-    Allow,
-}
-
-/// The same with a word on secrets.
-pub fn read_with(target: &Target, leaks: Leaks) -> Result<Code, SourceError> {
     let (bytes, _) = bytes(target)?;
     let path = || target.entry.clone();
     if bytes.is_empty() {
         return Err(SourceError::Empty { path: path() });
     }
-    let text = std::str::from_utf8(&bytes);
-    // Before it is parsed, since what does not parse is shown.
-    if let (Ok(text), Leaks::Refuse) = (text, leaks)
-        && let Some(Leak { line, what }) = leak::find(text)
-    {
-        let path = path();
-        return Err(SourceError::Secret { path, line, what });
-    }
-    match text {
+    match std::str::from_utf8(&bytes) {
         Ok(text) if target.check => {
             syntax::check(text, &target.entry).map_err(|error| SourceError::Syntax {
                 path: path(),
