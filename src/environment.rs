@@ -1,9 +1,10 @@
-//! What the programs that er-dev starts get of its environment: what finding programs, logging in and reading text takes,
-//! and nothing that could hold a secret. What is not listed is not handed on, so that a key in a variable that nobody
-//! has thought of stays here.
+//! The variables of er-dev's own environment that a program gets which it starts. Pure.
+//!
+//! What may be passed is listed, and nothing else is: a list of what may not would miss the secret with a name that
+//! nobody thought of.
 
-/// The variables that are handed on, if they are set.
-const HANDED_ON: [&str; 14] = [
+/// What any program may need to find its files, to speak a language and to reach a network.
+pub const COMMON: [&str; 17] = [
     "PATH",
     "HOME",
     "USER",
@@ -18,30 +19,17 @@ const HANDED_ON: [&str; 14] = [
     "XDG_CACHE_HOME",
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
-];
-
-/// Those that name proxies. Tools read them in either case.
-const PROXIES: [&str; 8] = [
     "HTTP_PROXY",
-    "http_proxy",
     "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
     "NO_PROXY",
-    "no_proxy",
 ];
 
-/// The environment of a program that is started, from this process's own. A proxy with a user and a password is left
-/// out: that program may write down what it gets.
-pub fn of_child(env: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
-    let plain = HANDED_ON
-        .iter()
-        .filter_map(|name| Some((*name, env(name)?)));
-    let proxies = PROXIES
-        .iter()
-        .filter_map(|name| Some((*name, env(name).filter(|value| !value.contains('@'))?)));
-    plain.chain(proxies).collect()
+/// The variables of a program that prints a key: what of the common ones is set, but for the address of a proxy with a
+/// user or a password in it, which that program could write down.
+pub fn of_command(env: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let set = COMMON.iter().filter_map(|name| Some((*name, env(name)?)));
+    set.filter(|(name, value)| !(name.ends_with("_PROXY") && value.contains('@')))
+        .collect()
 }
 
 #[cfg(test)]
@@ -53,8 +41,7 @@ mod tests {
         let set = [
             ("PATH", "/bin"),
             ("LANG", "C"),
-            ("HTTPS_PROXY", "http://me:hunter2@proxy:3128"),
-            ("https_proxy", "me:hunter2@proxy:3128"),
+            ("HTTPS_PROXY", "me:hunter2@proxy:3128"),
             ("HTTP_PROXY", "http://proxy:3128"),
             ("NO_PROXY", "localhost"),
             ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "hunter2"),
@@ -65,7 +52,7 @@ mod tests {
             let found = set.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let handed_on = of_child(&env);
+        let handed_on = of_command(env);
         let names: Vec<&str> = handed_on.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["PATH", "LANG", "HTTP_PROXY", "NO_PROXY"]);
         assert!(!format!("{handed_on:?}").contains("hunter2"));

@@ -1,15 +1,13 @@
 //! Changes other than an editor's save: links, mapped files, times that were set back, directories that are moved or
 //! swapped. One upload for a change of the bytes, none for anything else.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, Mapper, NEVER, OFTEN, Open, off, run};
-use common::{Bed, code, long};
+use crate::common::disk::{FENCE, Mapper, NEVER, OFTEN, off, run};
+use crate::common::{Bed, code, long};
 
 /// The entry gets a second name outside of the watched directory, and whoever writes there causes no event here.
 fn link_elsewhere(bed: &Bed, routine: &str) -> std::path::PathBuf {
@@ -122,7 +120,7 @@ async fn a05_a_directory_moved_in_brings_its_entry_along() {
 async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_one_at_its_close() {
     let bed = Bed::fenced("").await;
     let mut watch = bed.watch(&[]).await;
-    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello")).await else {
         return;
     };
     let stored = Instant::now();
@@ -143,7 +141,7 @@ async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_on
 async fn a09_a_second_store_into_a_file_that_stays_mapped_is_found_though_it_looks_the_same() {
     let bed = Bed::fenced(OFTEN).await;
     let mut watch = bed.watch(&[]).await;
-    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello")).await else {
         return;
     };
     let saves = [1, 2, 3];

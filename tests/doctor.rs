@@ -1,14 +1,12 @@
 //! `er-dev doctor`: it finds what is wrong, says how to mend it, changes nothing, and takes five seconds at most.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::process::Command;
 
-use common::{Bed, Ended, code, finish, say};
+use crate::common::{Bed, Ended, code, finish, say};
 
 /// The checks of a run, whose exit code has to fit them.
 #[track_caller]

@@ -3,14 +3,12 @@
 //!
 //! Limits are set inside namespaces of their own and never on the machine.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::disk::{NEVER, OFTEN, off, run};
-use common::{Bed, Watch, code, has, say};
+use crate::common::disk::{NEVER, OFTEN, off, run};
+use crate::common::{Bed, Watch, code, has, say};
 use tokio::process::Command;
 
 /// A `watch` in a user namespace that allows for so much of a limit; `None`, said aloud, where that is not possible.
@@ -185,7 +183,7 @@ async fn a34_without_polling_a_limit_at_the_start_is_an_error_that_names_the_rem
     let Some(command) = limited(&bed, "max_inotify_watches", 5, "") else {
         return;
     };
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     assert_ne!(ended.code, Some(0));
     let said = "sudo sysctl fs.inotify.max_user_watches=";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);

@@ -1,8 +1,6 @@
 //! What is live is changed by hand only, with care before and a look after; what others change is seen and never undone.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, name};
+use crate::common::{Bed, Ended, QUICK, code, name};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::routine::Revision;
 use serde_json::Value;
@@ -149,7 +147,7 @@ async fn a_version_without_code_or_with_other_code_than_its_mark_says_is_not_pub
 
 #[tokio::test]
 async fn a_publish_whose_answer_is_lost_is_looked_for_and_not_taken_for_failed() {
-    common::each(
+    crate::common::each(
         ["drop_after", "drop_before", "status(502)", "delay(3000)"],
         async |trouble| {
             let bed = Bed::new(&["hello"]).await;
@@ -306,7 +304,7 @@ async fn what_another_person_puts_live_is_told_once_and_stays() {
     let versions = bed.seed("hello", 3);
     let mut watch = bed.watch(QUICK).await;
     bed.publish("hello", &versions[0], "production");
-    let republished = |watch: &common::Watch| -> Vec<Value> {
+    let republished = |watch: &crate::common::Watch| -> Vec<Value> {
         let seen = watch.seen();
         seen.filter(|event| event["event"] == "republished")
             .cloned()

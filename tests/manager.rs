@@ -1,8 +1,6 @@
 //! What the commands that manage versions show, and how `diff` compares.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, finish, name};
+use crate::common::{Bed, Ended, QUICK, code, finish, name};
 use er_dev::emulator::world::World;
 use er_dev::revision::mark::{Instance, describe};
 use er_dev::routine::{Digest, Revision};

@@ -1,14 +1,12 @@
 //! What a key may do: the policy that is part of the package, and what is said where a key may not.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use er_dev::emulator::fault::Fault;
 use serde_json::Value;
 
-use common::{Bed, Ended, code};
+use crate::common::{Bed, Ended, code};
 
 /// The operations that the client has the names of, which are those that it can send.
 fn sent() -> BTreeSet<String> {

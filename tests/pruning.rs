@@ -1,9 +1,7 @@
 //! Which versions go when a person asks, and which stay whatever is asked: every way in which tools for other services
 //! have lost somebody's versions is a test here.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, name};
+use crate::common::{Bed, Ended, QUICK, code, name};
 use er_dev::emulator::world::World;
 use er_dev::routine::Revision;
 
@@ -255,7 +253,7 @@ async fn an_edit_that_finds_all_slots_protected_waits_and_goes_up_by_itself_when
 }
 
 /// A watch whose present bytes lie in the oldest of ten versions, all newer ones made by somebody else.
-async fn present_is_the_oldest(bed: &Bed) -> (common::Watch, Revision) {
+async fn present_is_the_oldest(bed: &Bed) -> (crate::common::Watch, Revision) {
     let watch = bed.watch(QUICK).await;
     let present = bed.versions("hello")[0].clone();
     bed.seed_now("hello");

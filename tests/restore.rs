@@ -1,8 +1,6 @@
 //! What rotation deleted can be had back, to the byte.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, finish, name};
+use crate::common::{Bed, Ended, QUICK, code, finish, name};
 use er_dev::routine::{Digest, Revision};
 
 async fn restore(bed: &Bed, revision: &str) -> Ended {
@@ -116,7 +114,7 @@ async fn code_that_was_damaged_on_the_disk_is_not_uploaded() {
 
 #[tokio::test]
 async fn a_restore_whose_answers_are_lost_makes_one_version() {
-    common::each(
+    crate::common::each(
         [
             "UploadRoutineCode:2:drop_after",
             "oss:2:drop_after",

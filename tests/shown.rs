@@ -1,10 +1,8 @@
 //! `er-dev config show`: what is in force, and where each value is from.
 
-mod common;
-
 use serde_json::Value;
 
-use common::{Bed, Ended, finish};
+use crate::common::{Bed, Ended, finish};
 
 const MORE: &str = "signature = \"acs3-hmac-sha256\"\n[limits]\nburst = 3\n[watch]\nignore = [\n  \"*.map\",\n  'a \"b\"',\n]\n";
 

@@ -3,14 +3,12 @@
 //!
 //! There is no look by the clock in most of these, so that nothing else can have found what events did not tell.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, NEVER, off, run};
-use common::{Bed, code, has, long, resident};
+use crate::common::disk::{FENCE, NEVER, off, run};
+use crate::common::{Bed, code, has, long, resident};
 use rustix::process::Signal;
 
 /// What is logged each time events were lost.

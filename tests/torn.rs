@@ -3,14 +3,12 @@
 //! The check of the syntax is off here, since it would refuse most torn files and hide that they were read. The pauses
 //! of the writers are what is tested.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, OFTEN, off, write_slowly};
-use common::{Bed, code, each, long};
+use crate::common::disk::{FENCE, OFTEN, off, write_slowly};
+use crate::common::{Bed, code, each, long};
 
 /// A file of some size that ends in the number of its save.
 fn big(save: usize) -> String {

@@ -14,7 +14,7 @@ use crate::report::{Format, Look, Problem, Report};
 use crate::routine::RoutineName;
 use crate::watch::explain::{Explanation, Kind, Real, explain};
 use crate::watch::select::{Origin, Rule, Verdict};
-use crate::watch::source;
+use crate::watch::source::{self, Demands};
 
 use super::{Failure, context, load, problem};
 
@@ -56,8 +56,12 @@ fn entries<'a>(config: &'a Config, verdict: &Verdict) -> Vec<Entry<'a>> {
         return Vec::new();
     };
     let entry = |routine: &'a Routine| {
-        let code = source::read(&context::target(routine));
-        let code = code.map(|code| code.bytes().len());
+        let demands = Demands {
+            service: config.service.kind,
+            secrets: false,
+        };
+        let code = source::examine(&context::target(routine), demands);
+        let code = code.map(|source| source.code.bytes().len());
         let code = code.map_err(|error| problem::of_source(&error, &routine.shown));
         (routine, code)
     };

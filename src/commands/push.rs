@@ -30,6 +30,7 @@ pub(super) async fn run(
     let watch = &context.config.watch;
     let manner = Manner {
         force: flags.force,
+        demands: context.demands(flags.allow_secrets),
         quiet: (watch.debounce, watch.max_wait),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
     };

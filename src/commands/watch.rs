@@ -96,6 +96,7 @@ pub(super) async fn run(
     let drain = context.config.daemon.drain;
     let manner = Manner {
         force: false,
+        demands: context.demands(flags.allow_secrets),
         quiet: (
             context.config.watch.debounce.max(REST_AT_START),
             context.config.watch.max_wait,

@@ -429,12 +429,33 @@ pub struct Frame {
     /// How many characters the caret spans, at least 1.
     #[serde(skip)]
     pub width: usize,
-    /// The text of the line, without its end.
+    /// The text of the line, without its end; `None` where it must not be shown.
     #[serde(skip)]
-    pub text: String,
+    pub text: Option<String>,
     /// How many characters of the line stand before `text`, where only a part of it is kept.
     #[serde(skip)]
     pub cut: usize,
+    /// Places where something else is wrong; a few at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Also>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unshown: usize,
+}
+
+/// Something else that is wrong in a source file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Also {
+    /// What: a lower-case fragment without a full stop.
+    #[serde(serialize_with = "json::text")]
+    pub what: String,
+    /// Where.
+    #[serde(flatten)]
+    pub frame: Frame,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How all edits ended. The seven ends, `uploaded` to `planned`, add up to `edits`.

@@ -7,9 +7,9 @@
 use anstyle::{AnsiColor, Style};
 use jiff::Zoned;
 
-use super::frame::excerpt;
+use super::frame::{Excerpt, excerpt};
 use super::words::{age, age_in_words, columns, escape, plural, seconds, size, span};
-use super::{Event, Frame, Look, Problem, Totals};
+use super::{Also, Event, Frame, Look, Problem, Totals};
 use crate::routine::Revision;
 
 /// How many columns the verb is right-aligned in.
@@ -408,15 +408,19 @@ impl Page {
             Some(id) => format!("[{}] (request {})", problem.class, escape(id)),
             None => format!("[{}]", problem.class),
         };
-        let framed = problem.frame.is_some() && self.look.terminal;
-        let class_below = framed && !problem.help.is_empty();
+        let framed = problem.frame.as_ref().filter(|_| self.look.terminal);
+        let shown = framed.and_then(|frame| Some((frame.line, excerpt(frame)?)));
+        let class_below = shown.is_some() && !problem.help.is_empty();
         if !class_below {
             self.put(&format!(" {class}"), DIM);
         }
-        match &problem.frame {
-            Some(frame) if self.look.terminal => self.source(frame, note),
-            Some(_) if !note.is_empty() => self.put(&format!("  {note}"), PLAIN),
+        match (&shown, &problem.frame) {
+            (Some((line, excerpt)), _) => self.source(*line, excerpt, note),
+            (None, Some(_)) if !note.is_empty() => self.put(&format!("  {note}"), PLAIN),
             _ => {}
+        }
+        if let Some(frame) = &problem.frame {
+            self.also(frame);
         }
         if !problem.help.is_empty() {
             self.below(MARGIN);
@@ -430,12 +434,27 @@ impl Page {
         self.end();
     }
 
-    fn source(&mut self, frame: &Frame, note: &str) {
-        let shown = excerpt(frame);
+    /// What else is wrong in the same file.
+    fn also(&mut self, frame: &Frame) {
+        for Also { what, frame } in &frame.also {
+            self.below(MARGIN);
+            self.put("= also: ", NEWS);
+            self.put(&at(frame, what), PLAIN);
+            if let Some(excerpt) = excerpt(frame).filter(|_| self.look.terminal) {
+                self.source(frame.line, &excerpt, "");
+            }
+        }
+        if frame.unshown > 0 {
+            self.below(MARGIN);
+            self.put(&format!("= and {} more", frame.unshown), NEWS);
+        }
+    }
+
+    fn source(&mut self, line: usize, shown: &Excerpt, note: &str) {
         self.below(MARGIN);
         self.put("|", NEWS);
         self.end();
-        self.put(&format!("{:>1$} |", frame.line, MARGIN - 1), NEWS);
+        self.put(&format!("{line:>0$} |", MARGIN - 1), NEWS);
         self.put(format!(" {}", shown.source).trim_end(), PLAIN);
         self.below(MARGIN);
         self.put("|", NEWS);
@@ -477,11 +496,15 @@ impl Page {
 
 /// What a problem is, with its place in a source file if it has one.
 pub fn sentence(problem: &Problem) -> String {
-    let what = escape(&problem.what);
     match &problem.frame {
-        Some(at) => format!("{}:{}:{} {what}", escape(&at.file), at.line, at.column),
-        None => what,
+        Some(frame) => at(frame, &problem.what),
+        None => escape(&problem.what),
     }
+}
+
+fn at(frame: &Frame, what: &str) -> String {
+    let (file, what) = (escape(&frame.file), escape(what));
+    format!("{file}:{}:{} {what}", frame.line, frame.column)
 }
 
 /// The six ends of edits, and the two that are rare only when they happened.

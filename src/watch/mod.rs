@@ -18,7 +18,9 @@
 //! | [`survey`] | whether this machine lets er-dev watch what it has to |
 //! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
-//! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
+//! | [`syntax`] | whether JavaScript parses, and where it does not |
+//! | `runtime` | pure: what the service may take otherwise than the code expects |
+//! | [`secrets`] | pure: keys that stand in code |
 //!
 //! Events are hints and never the truth. A hint starts a quiet time, and what the file holds after it decides. So an
 //! event that is lost, doubled or without a path costs one more look at a file and never an edit.
@@ -45,6 +47,9 @@ mod marker;
 mod outbox;
 mod plan;
 mod roots;
+#[cfg(feature = "syntax-check")]
+mod runtime;
+pub mod secrets;
 pub mod select;
 mod snapshot;
 pub mod source;

@@ -7,8 +7,8 @@ use std::process::{ExitStatus, Stdio};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
+use super::needles::Canary;
 use crate::common::{Bed, QUICK, say};
-use crate::needles::Canary;
 
 /// A program that may write core files of any size, once it has written a line, or at once if it writes none.
 async fn aborted(mut command: Command, speaks: bool) -> (ExitStatus, String) {
@@ -79,7 +79,8 @@ async fn f08_an_abort_leaves_no_core_file_whatever_the_limit_is() {
 #[test]
 fn a_log_line_and_a_panic_are_told_in_their_own_words_without_a_secret() {
     const VARIABLE: &str = "ER_DEV_TEST_CANARY";
-    const NAME: &str = "crash::a_log_line_and_a_panic_are_told_in_their_own_words_without_a_secret";
+    const NAME: &str =
+        "canaries::crash::a_log_line_and_a_panic_are_told_in_their_own_words_without_a_secret";
     if let Ok(secret) = std::env::var(VARIABLE) {
         er_dev::process::confine();
         er_dev::secrets::learn(&secret);

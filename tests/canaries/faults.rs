@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::process::Command;
 
+use super::needles::Canary;
 use crate::common::{self, Bed, QUICK, SIGNATURES, code, finish, long, say};
-use crate::needles::Canary;
 
 /// What can go wrong with a request of any kind.
 const ACTIONS: [&str; 18] = [

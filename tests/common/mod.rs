@@ -2,10 +2,6 @@
 //!
 //! Nothing here sleeps to wait. A test waits for an event of er-dev's JSON output or for a state of the emulator, and a
 //! generous limit turns a hang into a failure.
-#![allow(
-    dead_code,
-    reason = "each test file uses the part of the bed that it needs"
-)]
 
 pub(crate) mod disk;
 pub(crate) mod net;

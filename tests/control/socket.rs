@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::common::{Bed, code, finish, has, say};
 use super::{STATUS, socket, state};
+use crate::common::{Bed, code, finish, has, say};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777

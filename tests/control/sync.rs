@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::common::{Bed, QUICK, code, finish, long};
 use super::{STATUS, SYNC, ask, of, rest, send, socket, state};
+use crate::common::{Bed, QUICK, code, finish, long};
 
 /// Saves at random, syncs, and looks whether the service holds exactly the last bytes; so many times.
 async fn rounds(bed: &Bed, rounds: usize) {

@@ -30,7 +30,7 @@ pub(super) async fn run(
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(environment::of_child(env))
+        .envs(environment::of_command(env))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

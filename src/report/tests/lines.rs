@@ -306,6 +306,57 @@ fn a_place_without_help_keeps_its_class() {
     );
 }
 
+/// Code with two faults that are told and three that are only counted.
+fn several() -> Problem {
+    let mut problem = syntax();
+    let frame = problem.frame.as_mut().unwrap();
+    let also = Frame {
+        line: 52,
+        column: 5,
+        width: 3,
+        text: Some("let abc;".into()),
+        ..frame.clone()
+    };
+    frame.also.push(Also {
+        what: "`abc` is there already".into(),
+        frame: also,
+    });
+    frame.unshown = 3;
+    problem
+}
+
+#[test]
+fn each_further_fault_is_shown_with_its_line_and_the_rest_is_counted() {
+    assert_eq!(
+        shown(&failed(several())),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}`
+                 |
+              41 |   if (hit) return hit; }}
+                 |                         ^ not uploaded, no version used
+                 = also: examples/hello.js:52:5 `abc` is there already
+                 |
+              52 | let abc;
+                 |     ^^^
+                 = and 3 more
+                 = help: fix it and save again; watching goes on            [source]\n"
+    );
+    assert_eq!(
+        logged(&failed(several())),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}` [source]  not uploaded, no version used  = also: examples/hello.js:52:5 `abc` is there already  = and 3 more  = help: fix it and save again; watching goes on\n"
+    );
+}
+
+#[test]
+fn a_line_that_must_not_be_shown_is_told_by_its_place_alone() {
+    let mut problem = syntax();
+    problem.frame.as_mut().unwrap().text = None;
+    assert_eq!(
+        shown(&failed(problem)),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}` [source]  not uploaded, no version used
+                 = help: fix it and save again; watching goes on\n"
+    );
+}
+
 #[test]
 fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
     assert_eq!(
@@ -322,7 +373,7 @@ fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
 fn a_tab_and_wide_characters_do_not_move_the_caret_away() {
     let mut problem = syntax();
     let frame = problem.frame.as_mut().unwrap();
-    frame.text = "\tlog('日本') }".into();
+    frame.text = Some("\tlog('日本') }".into());
     (frame.line, frame.column, frame.width) = (7, 12, 1);
     let block = shown(&failed(problem));
     let lines: Vec<&str> = block.lines().collect();

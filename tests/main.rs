@@ -1,0 +1,41 @@
+//! Whole-program tests, one file a promise; they share the test bed of `common`.
+//!
+//! They are one program, because building and linking thirty takes longer than running them, and because tests that wait
+//! for a program, a clock or a socket wait at the same time then. `cargo test kills::` runs one file.
+
+mod common;
+
+mod canaries;
+mod changes;
+mod cli;
+mod company;
+mod control;
+mod doctor;
+mod explain;
+mod keys;
+mod kills;
+mod limits;
+mod line;
+mod live;
+mod main_job;
+mod manager;
+mod missing;
+mod model;
+mod network;
+mod permissions;
+mod pruning;
+mod restore;
+mod roots;
+mod rotation;
+mod saves;
+mod service;
+mod shapes;
+mod shown;
+mod soak;
+mod sources;
+mod state;
+mod storms;
+mod tidy;
+mod tls;
+mod torn;
+mod trust;
