@@ -24,6 +24,12 @@ use super::{Check, Verdict};
 /// How long the service may take in all. With what else is looked at, it makes less than five seconds.
 const PATIENCE: Duration = Duration::from_millis(2_400);
 
+/// How long one answer may take, so that it is told what happened instead of one.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What helps where the service cannot be reached.
+const CHECK_NETWORK: &str = "check the network and `endpoint`";
+
 /// How far the clock may be off before requests are refused, by the stricter one of the service's own pages.
 const SKEW: Duration = Duration::from_secs(15 * 60);
 
@@ -104,7 +110,7 @@ async fn ask(
         .map_or_else(|| StateDir::open(own.path()), |path| StateDir::open(&path));
     let state = state.map_err(|error| words(&error))?;
     let timeouts = Timeouts {
-        api: common.api_timeout.min(PATIENCE),
+        api: common.api_timeout.min(ANSWER),
         post: common.post_timeout,
     };
     let cloud = Cloud::new(
@@ -221,7 +227,12 @@ impl Answers {
                 Check::new("service", Verdict::Ok, format!("it answers, in {took} ms"))
             }
             (false, Some(error)) => {
-                Check::new("service", Verdict::Bad, error.to_string()).cure(error.help())
+                let check = Check::new("service", Verdict::Bad, error.to_string());
+                // What becomes of a request without an answer is no matter here.
+                match error.class {
+                    Class::Ambiguous if !error.answered => check.cure(CHECK_NETWORK),
+                    _ => check.cure(error.help()),
+                }
             }
             (false, None) => {
                 let within = PATIENCE.as_millis();
@@ -230,7 +241,7 @@ impl Answers {
                     Verdict::Bad,
                     format!("no answer within {within} ms"),
                 )
-                .cure("check the network and `endpoint`")
+                .cure(CHECK_NETWORK)
             }
         };
         check.about(url)
