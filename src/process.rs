@@ -7,6 +7,7 @@ use std::panic::PanicHookInfo;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::report::LogOut;
 use crate::report::words::is_hidden;
 use crate::secrets;
 
@@ -32,12 +33,12 @@ pub struct Log;
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let scrubbed = secrets::scrub(&String::from_utf8_lossy(line));
-        io::stderr().write_all(scrubbed.as_bytes())?;
+        LogOut.write_all(scrubbed.as_bytes())?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        LogOut.flush()
     }
 }
 

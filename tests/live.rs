@@ -146,6 +146,36 @@ async fn a_version_without_code_or_with_other_code_than_its_mark_says_is_not_pub
 }
 
 #[tokio::test]
+async fn without_a_version_one_that_has_no_code_is_passed_over() {
+    let bed = Bed::new(&["hello"]).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let good = bed.versions("hello").pop().unwrap();
+    // Somebody's upload of the very same bytes never finished, and one more of other bytes.
+    let described = bed.emulator.with_world(|world| {
+        let routine = world.routine(&name("hello")).unwrap();
+        routine.versions()[0].description().to_owned()
+    });
+    bed.emulator.with_world(|world: &mut World| {
+        for words in [described.as_str(), "by hand"] {
+            let now = jiff::Timestamp::now();
+            world.seed(&name("hello"), None, words, now).unwrap();
+        }
+    });
+    let ended = publish(&bed, &["--env", "staging"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(live(&bed, "staging"), Some(good.clone()));
+    bed.write("hello", &code("hello", 1));
+    let asked = publish(&bed, &["--env", "production"]).await;
+    let says = format!("publish version {good}");
+    assert!(asked.stderr.contains(&says), "{}", asked.stderr);
+    assert!(
+        asked.stderr.contains("the newest that holds its code"),
+        "{}",
+        asked.stderr
+    );
+}
+
+#[tokio::test]
 async fn a_publish_whose_answer_is_lost_is_looked_for_and_not_taken_for_failed() {
     crate::common::each(
         ["drop_after", "drop_before", "status(502)", "delay(3000)"],

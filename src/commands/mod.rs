@@ -29,6 +29,7 @@ mod revisions;
 mod signals;
 mod status;
 mod sync;
+mod terminal;
 mod watch;
 
 /// Why a command could not do its work at all. What goes wrong with a single edit is an event and no failure.

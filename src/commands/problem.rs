@@ -202,9 +202,16 @@ pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
 /// about.
 fn what_frees_a_slot(routine: &RoutineName, all: &[(Revision, Stays)]) -> String {
     let mut ways = Vec::new();
+    let pinned = all.iter().filter(|(_, stays)| *stays == Stays::Pinned);
+    let others = match pinned.count() {
+        0 | 1 => String::new(),
+        pins => format!(" (or another one of the {pins} that are pinned)"),
+    };
+    let mut unpinned = false;
     for (revision, stays) in all {
         let way = match stays {
-            Stays::Pinned => format!("`er-dev unpin {routine} {revision}`"),
+            Stays::Pinned if std::mem::replace(&mut unpinned, true) => continue,
+            Stays::Pinned => format!("`er-dev unpin {routine} {revision}`{others}"),
             Stays::PinnedByPattern => "a narrower `pin`".into(),
             // What was live before is so no more when something else is published.
             Stays::WasLive(environment) => format!(

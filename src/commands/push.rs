@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::viewer::Viewer;
 use crate::report::Report;
 
 use super::condition::Condition;
@@ -47,6 +48,7 @@ pub(super) async fn run(
         sightings,
         asked: Asked::nobody(),
         rekeyed: Rekeyed::never(),
+        viewer: Viewer::nobody(),
         until,
         drain: context.config.daemon.drain,
     };

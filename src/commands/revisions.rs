@@ -6,12 +6,13 @@ use serde_json::json;
 
 use crate::cli::{self, Common};
 use crate::cloud::{Environments, Listed, Listing};
-use crate::report::Report;
 use crate::report::table::{Align, Table};
 use crate::report::words;
+use crate::report::{Look, Report};
 use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::{Mark, text_of};
-use crate::revision::rotation::Fate;
+use crate::revision::rotation::{Fate, Stays};
+use crate::revision::template::Commit;
 
 use super::context::{Choice, Context};
 use super::{Failure, one};
@@ -23,8 +24,31 @@ const NOTE_CHARS: usize = 40;
 struct Row<'a> {
     listed: &'a Listed,
     fate: Option<Fate>,
+    /// Whether a person has pinned it, which need not be the first reason for it to stay.
+    pinned: bool,
     live: Vec<&'a str>,
     mark: Option<Mark>,
+}
+
+impl Row<'_> {
+    fn fate(&self) -> String {
+        let also = match &self.fate {
+            Some(Fate::Stays(stays)) if self.pinned && *stays != Stays::Pinned => ", pinned",
+            _ => "",
+        };
+        match &self.fate {
+            Some(Fate::Stays(stays)) => format!("stays: {stays}{also}"),
+            Some(Fate::MayGo(0)) => "goes next".into(),
+            Some(Fate::MayGo(_)) => "may go".into(),
+            None => String::new(),
+        }
+    }
+
+    /// The commit that er-dev wrote into the description. In other people's words nothing is taken for one.
+    fn commit(&self) -> Option<Commit> {
+        self.mark.as_ref()?;
+        Commit::find(text_of(&self.listed.description))
+    }
 }
 
 /// Lists one routine or all.
@@ -56,7 +80,7 @@ pub(super) async fn run(
         if json {
             report.print(&format!("{}\n", object(&session, listing)));
         } else {
-            let table = table(&session, listing, flags.wide, report);
+            let table = table(&session, listing, flags.wide, report.look());
             report.print(&format!("{space}{table}"));
             space = "\n";
         }
@@ -79,6 +103,7 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
             .collect(),
         Environments::Unknown(_) => Vec::new(),
     };
+    let pinned = &session.knowledge().protected().pinned;
     let mut rows: Vec<Row<'_>> = listing
         .revisions
         .iter()
@@ -86,6 +111,7 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
         .map(|(index, listed)| Row {
             fate: fates.as_ref().and_then(|fates| fates.get(index).cloned()),
             live: live(listed),
+            pinned: pinned.contains(&listed.revision),
             mark: Mark::read(&listed.description),
             listed,
         })
@@ -94,7 +120,15 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
     rows
 }
 
-fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> String {
+/// The versions of a routine as they were last listed.
+pub(super) fn as_listed(session: &Session, look: Look) -> String {
+    match session.knowledge().listing() {
+        Some(listing) => table(session, listing, false, look),
+        None => format!("{}  not listed yet\n", session.routine().name),
+    }
+}
+
+fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String {
     let mut table = Table::new([
         ("#", Align::Right),
         ("revision", Align::Left),
@@ -103,6 +137,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
         ("live in", Align::Left),
         ("fate", Align::Left),
         ("content", Align::Left),
+        ("git", Align::Left),
         ("by", Align::Left),
         ("note", Align::Left),
     ]);
@@ -117,11 +152,12 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
             age.map(words::age).unwrap_or_default(),
             made.map(|made| format!("{made:.0}")).unwrap_or_default(),
             row.live.join(", "),
-            row.fate.as_ref().map(fate).unwrap_or_default(),
+            row.fate(),
             row.mark
                 .as_ref()
                 .map(|mark| mark.short().to_owned())
                 .unwrap_or_default(),
+            row.commit().map(|it| it.to_string()).unwrap_or_default(),
             by(session, row.mark.as_ref()).to_owned(),
             if wide { note.to_owned() } else { cut(note) },
         ]);
@@ -130,15 +166,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
     let used = listing.revisions.len();
     let head = format!("{name}  {used} of {cap} slots taken\n");
     let foot = words::escape(&totals(session, listing, &rows));
-    format!("{head}{}{foot}\n", table.render(report.look()))
-}
-
-fn fate(fate: &Fate) -> String {
-    match fate {
-        Fate::Stays(stays) => format!("stays: {stays}"),
-        Fate::MayGo(0) => "goes next".into(),
-        Fate::MayGo(_) => "may go".into(),
-    }
+    format!("{head}{}{foot}\n", table.render(look))
 }
 
 /// The beginning of a note, as much as leaves room for the rest of its line.
@@ -189,8 +217,11 @@ fn object(session: &Session, listing: &Listing) -> serde_json::Value {
                 "age_s": age_of(&row.listed.revision, SystemTime::now()).map(|age| age.as_secs()),
                 "live": row.live,
                 "stays": match &row.fate { Some(Fate::Stays(stays)) => Some(stays.to_string()), _ => None },
+                "pinned": row.pinned,
                 "goes": match &row.fate { Some(Fate::MayGo(place)) => Some(place), _ => None },
                 "content": row.mark.as_ref().map(Mark::short),
+                "git": row.commit().map(|it| it.to_string()),
+                "by": by(session, row.mark.as_ref()),
                 "instance": row.mark.as_ref().map(|mark| mark.instance.as_str()),
                 "description": text_of(&row.listed.description),
             })

@@ -13,7 +13,9 @@ use crate::control::server::{About, Control};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Finished, Rekeyed, Until, Work};
+use crate::pipeline::viewer::{Viewer, Vitals};
 use crate::report::class::Class;
+use crate::report::live::Key;
 use crate::report::question::Question;
 use crate::report::{Event, Problem, Report, Totals};
 use crate::revision::deploy::{Session, age_of};
@@ -23,7 +25,8 @@ use crate::watch;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Manner, carry_out};
-use super::{Failure, daemons, deploy as deploying, problem, signals};
+use super::terminal::{self, Terminal};
+use super::{Failure, daemons, deploy as deploying, problem, revisions, signals};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
@@ -104,16 +107,19 @@ pub(super) async fn run(
         condition: Condition::new(context.cloud.clone(), context.config.limits),
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
+    let (terminal, keys) = Terminal::open(report)?.unzip();
     let work = Work {
         sessions,
         first,
         sightings,
         asked,
         rekeyed: rekeyed(&context),
+        viewer: viewer(&context, terminal.as_ref(), keys, begun),
         until,
         drain,
     };
     let finished = daemon::run(work, deploy, report, stop, abort).await;
+    drop(terminal);
     if let Some(control) = control {
         control.stop().await;
     }
@@ -141,6 +147,39 @@ fn start_watching(
         private: context.state.path().to_owned(),
     };
     watch::start(context.targets(), settings, sender).map_err(Failure::other)
+}
+
+/// Who looks: somebody at the terminal, if there is one.
+fn viewer(
+    context: &Context,
+    terminal: Option<&Terminal>,
+    keys: Option<mpsc::Receiver<Key>>,
+    begun: Instant,
+) -> Viewer<Session> {
+    let nobody = Viewer::<Session>::nobody();
+    let suspend = terminal.map(Terminal::suspend);
+    let (cloud, held) = (Arc::clone(&context.cloud), Arc::clone(&context.keys));
+    let vitals = move || {
+        let usage = cloud.usage();
+        let ends = held.present().credentials.ends;
+        let left = ends.map(|ends| ends.duration_since(jiff::Timestamp::now()));
+        Vitals {
+            calls: usage.calls,
+            peak: usage.peak,
+            up: begun.elapsed(),
+            key_ends: left.map(|left| left.unsigned_abs()),
+        }
+    };
+    Viewer {
+        vitals: Box::new(vitals),
+        versions: revisions::as_listed,
+        size: Box::new(terminal::size),
+        suspend: match suspend {
+            Some(suspend) => Box::new(suspend),
+            None => nobody.suspend,
+        },
+        keys: keys.unwrap_or(nobody.keys),
+    }
 }
 
 /// Looks for another key as long as it is waited for.

@@ -23,6 +23,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
 pub use self::origin::Setting;
+pub use self::routine::PLACEHOLDERS;
 use crate::routine::RoutineName;
 
 /// The name of the file that is looked for where none is given.

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::line::{Asked, Listener, MAX_REQUEST};
 use super::place::{self, PlaceError, Socket};
 use super::status::{Budget, Status};
-use crate::report::question::Question;
+use crate::report::question::{Order, Question};
 use crate::report::standing::Overview;
 
 /// How long the loop is waited for that answers at once unless it has not begun or hangs.
@@ -72,6 +72,18 @@ impl Control {
         let app = Router::new()
             .route("/status", get(status))
             .route("/sync", post(sync))
+            .route(
+                "/flush",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Flush)),
+            )
+            .route(
+                "/pause",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Pause)),
+            )
+            .route(
+                "/resume",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Continue)),
+            )
             .fallback(unknown)
             .method_not_allowed_fallback(unknown)
             .layer(middleware::from_fn(one_request))
@@ -130,9 +142,21 @@ async fn one_request(
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    at_once(&shared, Question::Status).await
+}
+
+async fn order(shared: Arc<Shared>, order: Order) -> Response {
+    at_once(&shared, |answer| Question::Order(order, answer)).await
+}
+
+/// Asks something that the loop answers without waiting for anything.
+async fn at_once(
+    shared: &Shared,
+    question: impl FnOnce(oneshot::Sender<Overview>) -> Question,
+) -> Response {
     let (answer, answered) = oneshot::channel();
     let asked = async {
-        let sent = shared.questions.send(Question::Status(answer)).await;
+        let sent = shared.questions.send(question(answer)).await;
         sent.is_ok().then_some(answered.await.ok()).flatten()
     };
     match tokio::time::timeout(LOOP_PATIENCE, asked).await {
@@ -157,7 +181,7 @@ async fn sync(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn unknown() -> Response {
-    let text = "there is GET /status and POST /sync";
+    let text = "there are GET /status and POST /sync, /flush, /pause and /resume";
     (StatusCode::NOT_FOUND, axum::Json(json!({"error": text}))).into_response()
 }
 

@@ -13,12 +13,14 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::report::class::Class;
-use crate::report::question::Question;
+use crate::report::live::Key;
+use crate::report::question::{Order, Question};
 use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
+use super::viewer::{Pressed, View, Viewer};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
 const TELLINGS: usize = 64;
@@ -57,6 +59,8 @@ pub struct Work<S> {
     pub asked: Asked,
     /// Whether a key that was refused is replaced.
     pub rekeyed: Rekeyed,
+    /// Who looks.
+    pub viewer: Viewer<S>,
     /// When the loop ends.
     pub until: Until,
     /// How long a stop waits for running deploys.
@@ -121,6 +125,7 @@ where
         mut sightings,
         asked: Asked { questions, sync },
         rekeyed: Rekeyed(rekeyed),
+        viewer,
         until,
         drain,
     } = work;
@@ -133,7 +138,9 @@ where
         Until::Stopped => None,
         Until::Idle { give_up } => give_up,
     };
-    let mut answers = Answers::new(sessions.keys().cloned().collect(), sync);
+    let names: Vec<RoutineName> = sessions.keys().cloned().collect();
+    let (mut view, mut keys) = View::new(viewer, names.clone());
+    let mut answers = Answers::new(names, sync);
     let mut questions = Some(questions);
     let (tell, mut tellings) = mpsc::channel(TELLINGS);
     let mut running = Running {
@@ -155,6 +162,7 @@ where
     }
     loop {
         answers.answer(&schedule, report, now());
+        view.show(&schedule, deadline.filter(|_| stopping), report);
         let done = if stopping {
             schedule.running() == 0
         } else {
@@ -169,15 +177,7 @@ where
                 interrupted = true;
                 break;
             }
-            () = &mut stop, if !stopping => {
-                stopping = true;
-                answers.stop();
-                deadline = Some(Instant::now() + drain);
-                if schedule.running() > 0 {
-                    report.tell(&report::Event::Stopping { running: schedule.running(), drain });
-                }
-                Event::Stop
-            }
+            () = &mut stop, if !stopping => Event::Stop,
             () = at(deadline) => break,
             Some(telling) = tellings.recv() => match heard(telling, report, &mut rotated) {
                 Some(event) => event,
@@ -226,14 +226,40 @@ where
                 Event::Rekeyed
             }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
+            key = next_key(&mut keys) => {
+                match view.pressed(key, schedule.is_paused(), &running.sessions, report) {
+                    Pressed::Nothing => continue,
+                    Pressed::Order(order) => carried_out(order),
+                    Pressed::Quit if stopping => {
+                        interrupted = true;
+                        break;
+                    }
+                    Pressed::Quit => Event::Stop,
+                }
+            }
+            () = tokio::time::sleep_until(view.next(report)) => continue,
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
-                answers.hear(question, &schedule, report, now());
-                continue;
+                match answers.hear(question, &schedule, report, now()) {
+                    Some(order) => carried_out(order),
+                    None => continue,
+                }
             }
         };
+        if event == Event::Stop {
+            stopping = true;
+            answers.stop();
+            deadline = Some(Instant::now() + drain);
+            if schedule.running() > 0 {
+                report.tell(&report::Event::Stopping {
+                    running: schedule.running(),
+                    drain,
+                });
+            }
+        }
         running.apply(schedule.handle(event, now()), report);
     }
+    report.end_live();
     running.apply(schedule.handle(Event::Stop, now()), report);
     while let Ok(telling) = tellings.try_recv() {
         if let Some(event) = heard(telling, report, &mut rotated) {
@@ -313,6 +339,15 @@ where
     }
 }
 
+/// What the schedule has to know of what somebody asks for.
+fn carried_out(order: Order) -> Event {
+    match order {
+        Order::Pause => Event::Pause,
+        Order::Continue => Event::Continue,
+        Order::Flush => Event::Flush,
+    }
+}
+
 /// Writes what a deploy has to tell, counts the versions it deleted, and passes on what the schedule has to know.
 fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Event> {
     match telling {
@@ -378,6 +413,14 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
 /// tokio's clock, which a test can pause, in the form that pure code takes.
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+/// The next key. When none can come any more, it never comes.
+async fn next_key(keys: &mut mpsc::Receiver<Key>) -> Key {
+    match keys.recv().await {
+        Some(key) => key,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next question. When nobody is left to ask one, it never comes.
@@ -484,6 +527,7 @@ mod tests {
                 sightings,
                 asked: Asked::nobody(),
                 rekeyed: Rekeyed::never(),
+                viewer: Viewer::nobody(),
                 until,
                 drain: Duration::from_secs(10),
             },
@@ -519,6 +563,19 @@ mod tests {
             ),
             (4, 2, 2)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_gets_a_sign_of_life_every_ten_minutes_in_which_something_ended() {
+        let (mut work, _sender) = work(Until::Stopped);
+        work.first.push(edit("a"));
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+        let lines = Lines::default();
+        let stop = tokio::time::sleep(Duration::from_secs(3_500));
+        run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(lines.events(), ["alive"]);
     }
 
     #[tokio::test(start_paused = true)]

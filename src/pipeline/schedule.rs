@@ -62,6 +62,12 @@ pub enum Event {
     Halted(RoutineName),
     /// The place is back, and an edit of what is there follows.
     Resumed(RoutineName),
+    /// Somebody asks that nothing be started for a while. Edits go on being taken in.
+    Pause,
+    /// Somebody asks that work go on.
+    Continue,
+    /// Somebody asks that what waits for its next try be tried now.
+    Flush,
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -188,6 +194,8 @@ pub struct Schedule {
     totals: Totals,
     /// Set while the service as a whole is not to be had.
     halt: Option<Halt>,
+    /// Nothing is started because somebody asked for that.
+    paused: bool,
     stopping: bool,
 }
 
@@ -215,6 +223,7 @@ impl Schedule {
             failures: BTreeSet::new(),
             totals: Totals::default(),
             halt: None,
+            paused: false,
             stopping: false,
         }
     }
@@ -236,6 +245,9 @@ impl Schedule {
             }
             Event::Halted(routine) => self.queue.hold(routine),
             Event::Resumed(routine) => self.queue.release(&routine),
+            Event::Pause => self.pause(true, &mut effects),
+            Event::Continue => self.pause(false, &mut effects),
+            Event::Flush => self.flush(now),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -249,8 +261,29 @@ impl Schedule {
         effects
     }
 
+    fn pause(&mut self, paused: bool, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.paused, paused) != paused {
+            effects.push(Effect::Tell(match paused {
+                true => report::Event::Paused {
+                    waiting: self.queue.waiting(),
+                },
+                false => report::Event::Continued {
+                    waiting: self.queue.waiting(),
+                },
+            }));
+        }
+    }
+
+    /// What waits for its next try is tried now, although nothing says that it would fare better.
+    fn flush(&mut self, now: Instant) {
+        self.queue.hurry(now);
+        if let Some(halt) = self.halt.as_mut() {
+            halt.not_before = halt.not_before.min(now);
+        }
+    }
+
     fn start(&mut self, now: Instant) -> Option<Job> {
-        if self.stopping {
+        if self.stopping || self.paused {
             return None;
         }
         let Some(halt) = &mut self.halt else {
@@ -267,7 +300,7 @@ impl Schedule {
     /// When [`Schedule::handle`] has something to do without an event.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.stopping {
+        if self.stopping || self.paused {
             return None;
         }
         let next = self.queue.next_deadline(MAX_RUNNING);
@@ -287,6 +320,16 @@ impl Schedule {
     /// Deploys that run.
     pub fn running(&self) -> usize {
         self.queue.running()
+    }
+
+    /// Edits that wait, those behind running deploys too.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Whether somebody asked that nothing be started.
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// What there is of a routine.

@@ -36,6 +36,8 @@
 //! | `restored` | `safety`, `what` |
 //! | `critical` | `routine`, `environment` if it is about one, `problem` |
 //! | `warning` | `routine`, `problem` |
+//! | `paused`, `continued` | edits `waiting` |
+//! | `alive` | the fields of `done`, so far |
 //! | `stopping` | `running` uploads, `drain_ms` |
 //! | `done` | `saves`, `edits`, `uploaded`, `reused`, `unchanged`, `superseded`, `failed`, `abandoned`, `planned`, `rotated`, `calls`, `peak` in a second, `up_ms` |
 //!

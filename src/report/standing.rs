@@ -164,6 +164,8 @@ pub enum Unusual {
     Offline,
     /// The service refuses the key.
     Auth,
+    /// Nothing is started because somebody asked for that.
+    Paused,
     /// Work goes on with less safety.
     Degraded,
 }
@@ -182,6 +184,7 @@ pub struct Overview {
 pub struct Standing {
     routines: BTreeMap<RoutineName, Known>,
     outage: Option<Condition>,
+    paused: Option<Condition>,
     degraded: BTreeMap<Safety, Condition>,
 }
 
@@ -220,6 +223,18 @@ impl Standing {
                 });
             }
             Event::Online { .. } => self.outage = None,
+            Event::Paused { .. } => {
+                self.paused = Some(Condition {
+                    condition: Unusual::Paused,
+                    since: now,
+                    reason: Reason {
+                        what: "nothing is uploaded, because somebody asked for a pause".into(),
+                        help: "continue where it was paused: the key `p` at its terminal, or the control socket".into(),
+                        class: "paused".into(),
+                    },
+                });
+            }
+            Event::Continued { .. } => self.paused = None,
             Event::Degraded { safety, problem } => {
                 let condition = Condition {
                     condition: Unusual::Degraded,
@@ -278,7 +293,8 @@ impl Standing {
         &self,
         routines: impl IntoIterator<Item = (&'a RoutineName, Queued)>,
     ) -> Overview {
-        let conditions = self.outage.iter().chain(self.degraded.values());
+        let conditions = self.outage.iter().chain(&self.paused);
+        let conditions = conditions.chain(self.degraded.values());
         let routines = routines.into_iter().map(|(name, queued)| {
             let known = self.routines.get(name);
             let (state, reason) = self.state(known, queued);
@@ -356,10 +372,12 @@ impl Known {
             }
             Event::Planned { saves: Some(_), .. } => self.trouble = None,
             Event::Failed { problem, .. } => {
+                self.finds_full(problem);
                 self.meets(after_failure(problem.class), problem);
                 self.failed = true;
             }
             Event::Retrying { after, problem, .. } => {
+                self.finds_full(problem);
                 self.meets(while_retrying(problem.class, *after), problem);
             }
             Event::Throttled { operation, .. } => {
@@ -394,6 +412,15 @@ impl Known {
                 self.critical.remove(&Some(environment.clone()));
             }
             _ => {}
+        }
+    }
+
+    /// Where an edit found no slot, other people have taken those that were free by the last count.
+    fn finds_full(&mut self, problem: &Problem) {
+        if problem.class == Class::Slots
+            && let Some((used, cap)) = &mut self.slots
+        {
+            *used = *cap;
         }
     }
 
@@ -437,6 +464,7 @@ impl Unusual {
         match self {
             Self::Offline => "offline",
             Self::Auth => "auth",
+            Self::Paused => "paused",
             Self::Degraded => "degraded",
         }
     }
@@ -445,7 +473,7 @@ impl Unusual {
     fn state(self) -> State {
         match self {
             Self::Auth => State::Auth,
-            Self::Offline | Self::Degraded => State::Offline,
+            Self::Offline | Self::Paused | Self::Degraded => State::Offline,
         }
     }
 }

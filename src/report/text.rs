@@ -29,14 +29,16 @@ pub const NEWS: Style = AnsiColor::Cyan.on_default().bold();
 pub const CARE: Style = AnsiColor::Yellow.on_default().bold();
 /// What went wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-const DIM: Style = Style::new().dimmed();
+/// What is only a detail.
+pub const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
-/// One event as finished lines, each with its end. `now` gives the time of day.
-pub fn render(event: &Event, now: &Zoned, look: Look) -> String {
+/// One event that happened so many times as finished lines, each with its end. `now` gives the time of day.
+pub fn render(event: &Event, times: u32, now: &Zoned, look: Look) -> String {
     let mut page = Page {
         out: String::new(),
         column: 0,
+        times,
         look,
     };
     page.lead(event, now);
@@ -101,6 +103,9 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Restored { .. } => ("Restored", GOOD),
         Event::Critical { .. } => ("Critical", BAD),
         Event::Warning { .. } => ("Warning", CARE),
+        Event::Paused { .. } => ("Paused", CARE),
+        Event::Continued { .. } => ("Continued", GOOD),
+        Event::Alive(_) => ("Alive", NEWS),
         Event::Stopping { .. } => ("Stopping", NEWS),
         Event::Done(totals) if totals.failed > 0 => ("Done", BAD),
         Event::Done(totals) if totals.abandoned > 0 => ("Done", CARE),
@@ -142,6 +147,14 @@ fn object(event: &Event) -> String {
             let running = count(*running, "running upload");
             format!("waiting up to {} for {running}", seconds(*drain))
         }
+        Event::Paused { waiting } => format!(
+            "nothing is uploaded until work is continued, {} waiting",
+            count(*waiting, "edit")
+        ),
+        Event::Continued { waiting } => {
+            format!("work goes on, {} waiting", count(*waiting, "edit"))
+        }
+        Event::Alive(totals) => format!("{}; {}", how_edits_ended(totals), what_it_took(totals)),
         Event::Done(totals) => how_edits_ended(totals),
         Event::Online { lasted, waiting } => {
             let waiting = count(*waiting, "edit");
@@ -223,7 +236,7 @@ fn details(event: &Event) -> String {
                 Some(by) => format!("by another er-dev ({})", escape(by)),
                 None => "not by er-dev".into(),
             };
-            format!("{}  {made} {by}", short(revision))
+            format!("{}  {made}, {by}", short(revision))
         }
         Event::Published {
             revision,
@@ -322,6 +335,9 @@ fn details(event: &Event) -> String {
         Event::Watching { .. }
         | Event::Budget { .. }
         | Event::Ready { .. }
+        | Event::Paused { .. }
+        | Event::Continued { .. }
+        | Event::Alive(_)
         | Event::Stopping { .. }
         | Event::Online { .. }
         | Event::Restored { .. }
@@ -347,6 +363,7 @@ fn has_problem(event: &Event) -> bool {
 struct Page {
     out: String,
     column: usize,
+    times: u32,
     look: Look,
 }
 
@@ -377,7 +394,11 @@ impl Page {
         match event {
             Event::Uploaded { slots, cap, .. } => {
                 let gauge = format!("{slots}/{cap}");
-                self.reach(GAUGE.saturating_sub(gauge.len()));
+                let end = self
+                    .look
+                    .columns
+                    .map_or(GAUGE, |columns| columns.min(GAUGE));
+                self.reach(end.saturating_sub(gauge.len()));
                 self.put(&gauge, PLAIN);
             }
             Event::Failed { problem, .. } => {
@@ -396,6 +417,7 @@ impl Page {
                 self.below(VERB + 2);
                 self.put(&what_it_took(totals), DIM);
             }
+            Event::Throttled { .. } => self.put(&times(self.times), DIM),
             Event::Ready { .. } if self.look.terminal => self.end(),
             _ => {}
         }
@@ -404,10 +426,11 @@ impl Page {
 
     /// The rest of a problem after its sentence. `note` says at the caret what did not happen.
     fn problem(&mut self, problem: &Problem, note: &str) {
-        let class = match &problem.request_id {
-            Some(id) => format!("[{}] (request {})", problem.class, escape(id)),
-            None => format!("[{}]", problem.class),
+        let request = match &problem.request_id {
+            Some(id) => format!(" (request {})", escape(id)),
+            None => String::new(),
         };
+        let class = format!("[{}]{request}{}", problem.class, times(self.times));
         let framed = problem.frame.as_ref().filter(|_| self.look.terminal);
         let shown = framed.and_then(|frame| Some((frame.line, excerpt(frame)?)));
         let class_below = shown.is_some() && !problem.help.is_empty();
@@ -533,7 +556,7 @@ fn short(revision: &Revision) -> String {
     escape(&revision.short())
 }
 
-/// How many saves one edit was made of, where it was more than one.
+/// How often something happened, such as the saves that one edit was made of, where it was more than once.
 fn times(saves: u32) -> String {
     if saves > 1 {
         format!(" (x{saves})")

@@ -5,6 +5,7 @@
 //! done; [`Pass::trim`] then frees a slot. What happened on the way is kept in [`Pass::happened`], also when the pass
 //! ends in an error, because a deletion is never silent.
 
+mod describe;
 mod publish;
 mod steps;
 
@@ -20,6 +21,7 @@ use crate::cloud::{Cloud, Fetched, Listing, Timeouts};
 use crate::config::{Revisions, Routine, Verify};
 use crate::routine::{Code, Digest, Revision};
 
+use super::git::Git;
 use super::intent::Journal;
 use super::lock::{self, LockError, StepLock};
 use super::mark::Instance;
@@ -105,6 +107,7 @@ pub struct Session {
     mark_only: bool,
     /// What stands in descriptions before the mark, if it is not what the configuration says.
     words: Option<String>,
+    git: Git,
     /// What listings outside of a pass showed, to be told by the next one.
     noticed: Vec<Noticed>,
     /// How long the machine had been suspended in all when the last pass began.
@@ -117,6 +120,8 @@ pub struct Session {
     sent: Option<Digest>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
+    /// Versions that could not be saved or deleted, and what was told of it.
+    spared: BTreeMap<Revision, String>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -284,12 +289,14 @@ impl Session {
             begun: false,
             mark_only: false,
             words: None,
+            git: Git::default(),
             noticed: Vec::new(),
             asleep: clock::asleep(),
             trouble: None,
             forced: None,
             sent: None,
             unread: BTreeMap::new(),
+            spared: BTreeMap::new(),
         }
     }
 

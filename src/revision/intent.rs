@@ -350,6 +350,7 @@ mod tests {
                 revision: Revision::new("19"),
                 seen: BTreeMap::from([("staging".into(), None)]),
             }),
+            absent: BTreeMap::from([("canary".into(), 2)]),
         };
         let mut knowledge = Knowledge::default();
         knowledge.recall_past(past.clone());

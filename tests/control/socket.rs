@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::{STATUS, socket, state};
+use super::{STATUS, ask, socket, state};
 use crate::common::{Bed, code, finish, has, say};
 
 fn mode(path: &Path) -> u32 {
@@ -192,4 +192,26 @@ async fn another_user_is_kept_out_twice() {
     watch.stop().await;
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("another user was refused"), "{log}");
+}
+
+#[tokio::test]
+async fn a_pause_holds_uploads_back_until_it_is_over() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(&[]).await;
+    let post =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nhost: er-dev\r\ncontent-length: 0\r\n\r\n");
+    let paused = ask(&socket(&bed), &post("/pause")).await;
+    assert!(paused.starts_with("HTTP/1.1 200"), "{paused}");
+    assert!(paused.contains(r#""condition":"paused""#), "{paused}");
+    watch.until("paused").await;
+    bed.write("hello", &code("hello", 1));
+    // An order to try everything now is none to go on.
+    let flushed = ask(&socket(&bed), &post("/flush")).await;
+    assert!(flushed.contains(r#""condition":"paused""#), "{flushed}");
+    let (code_of_status, status) = bed.status().await;
+    assert_eq!(code_of_status, Some(1), "{status}");
+    let resumed = ask(&socket(&bed), &post("/resume")).await;
+    assert!(!resumed.contains("paused"), "{resumed}");
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    watch.stop().await;
 }

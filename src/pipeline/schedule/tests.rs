@@ -722,3 +722,46 @@ fn what_is_queued_of_a_routine_follows_its_edits_to_their_end() {
     let _ = schedule.handle(ended(stored("b")), later);
     assert_eq!(queued(&schedule), (0, Stage::Idle));
 }
+
+#[test]
+fn a_pause_lets_nothing_start_and_loses_nothing() {
+    let mut schedule = Schedule::new(Mode::Daemon);
+    let now = Instant::now();
+    let told = schedule.handle(Event::Pause, now);
+    assert_eq!(told, [Effect::Tell(report::Event::Paused { waiting: 0 })]);
+    assert_eq!(
+        schedule.handle(Event::Pause, now),
+        [],
+        "it is paused already"
+    );
+    assert_eq!(
+        schedule.handle(Event::Edited(edit("hello", "a", now)), now),
+        []
+    );
+    assert_eq!((schedule.waiting(), schedule.next_deadline()), (1, None));
+    let told = schedule.handle(Event::Continue, now);
+    assert_eq!(
+        told[0],
+        Effect::Tell(report::Event::Continued { waiting: 1 })
+    );
+    assert!(matches!(&told[1], Effect::Run(Job::Deploy(_))), "{told:?}");
+}
+
+#[test]
+fn a_flush_tries_at_once_what_waits_and_what_an_outage_holds_back() {
+    let now = Instant::now();
+    for reach in [Reach::Answered, Reach::Silent] {
+        let mut schedule = Schedule::new(Mode::Daemon);
+        let _ = schedule.handle(Event::Edited(edit("hello", "a", now)), now);
+        let failed = Ended::Failed {
+            problem: problem(Class::Missing),
+            again: Again::Later(Duration::from_secs(300)),
+            reach,
+            jitter: 0.5,
+        };
+        let _ = schedule.handle(Event::Ended(name("hello"), failed), now);
+        assert!(schedule.next_deadline().unwrap() > now, "{reach:?}");
+        let told = schedule.handle(Event::Flush, now);
+        assert!(matches!(told[..], [Effect::Run(_)]), "{reach:?}: {told:?}");
+    }
+}

@@ -420,6 +420,7 @@ fn colour_repeats_the_verb_and_dims_the_details() {
     let look = Look {
         colour: true,
         terminal: true,
+        columns: None,
     };
     let colour = |event: &Event| drawn(event, "14:02:12", look).replace('\u{1b}', "ESC");
     assert_eq!(
@@ -449,6 +450,7 @@ fn without_colours_the_same_words_stand_in_the_same_places() {
                 Look {
                     colour: true,
                     terminal,
+                    columns: None,
                 },
             );
             let stripped = anstream::adapter::strip_str(&coloured).to_string();
@@ -459,7 +461,8 @@ fn without_colours_the_same_words_stand_in_the_same_places() {
                     "14:02:12",
                     Look {
                         colour: false,
-                        terminal
+                        terminal,
+                        columns: None,
                     }
                 )
             );
@@ -489,7 +492,7 @@ fn verbs_fit_their_column_and_differ() {
 fn the_time_of_day_is_that_of_the_zone_it_is_told_in() {
     let zone = TimeZone::fixed(jiff::tz::offset(8));
     let now = at("22:02:12").to_zoned(zone);
-    let line = text::render(&Event::Created { routine: hello() }, &now, Look::PLAIN);
+    let line = text::render(&Event::Created { routine: hello() }, 1, &now, Look::PLAIN);
     assert!(line.starts_with("06:02:12     Created"), "{line}");
 }
 

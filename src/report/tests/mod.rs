@@ -12,6 +12,7 @@ use super::*;
 const TERMINAL: Look = Look {
     colour: false,
     terminal: true,
+    columns: None,
 };
 
 fn at(clock: &str) -> Timestamp {
@@ -19,7 +20,7 @@ fn at(clock: &str) -> Timestamp {
 }
 
 fn drawn(event: &Event, clock: &str, look: Look) -> String {
-    text::render(event, &at(clock).to_zoned(TimeZone::UTC), look)
+    text::render(event, 1, &at(clock).to_zoned(TimeZone::UTC), look)
 }
 
 fn hello() -> RoutineName {
