@@ -85,7 +85,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
         Command::Status(flags) => status::run(&common, &flags, &mut report).await,
         Command::Sync(flags) => sync::run(&common, &flags, &mut report).await,
-        Command::Explain(flags) => explain::run(&common, flags, &mut report),
+        Command::Explain(flags) => explain::run(&common, flags, &mut report).await,
         Command::Publish(flags) => publish::publish(&common, flags, &mut report).await,
         Command::Rollback(flags) => publish::rollback(&common, flags, &mut report).await,
         Command::Prune(flags) => prune::run(&common, flags, &mut report).await,

@@ -9,6 +9,7 @@ use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
 use crate::pipeline::viewer::Viewer;
 use crate::report::Report;
+use crate::revision::deploy::Session;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
@@ -47,6 +48,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked: Asked::nobody(),
+        holds: Session::holds,
         rekeyed: Rekeyed::never(),
         viewer: Viewer::nobody(),
         until,

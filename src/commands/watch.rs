@@ -76,7 +76,9 @@ pub(super) async fn run(
         (Some(watching), first)
     };
     let (control, asked) = match &watching {
-        Some(watching) => open_control(common, &context, watching, begun, report).await,
+        Some(watching) => {
+            open_control(common, &context, flags.dry_run, watching, begun, report).await
+        }
         None => (None, Asked::nobody()),
     };
     let mut stop = std::pin::pin!(stop);
@@ -113,6 +115,7 @@ pub(super) async fn run(
         first,
         sightings,
         asked,
+        holds: Session::holds,
         rekeyed: rekeyed(&context),
         viewer: viewer(&context, terminal.as_ref(), keys, begun),
         until,
@@ -195,6 +198,7 @@ fn rekeyed(context: &Context) -> Rekeyed {
 async fn open_control(
     common: &Common,
     context: &Context,
+    dry_run: bool,
     watching: &watch::Watching,
     begun: Instant,
     report: &mut Report,
@@ -210,13 +214,22 @@ async fn open_control(
             peak: usage.peak,
         }
     };
+    let sync = watching.sync();
+    let noticing = move || {
+        let noticing = sync.noticing().into_iter();
+        noticing
+            .map(|(routine, it)| (routine.to_string(), (it.by.to_owned(), it.why)))
+            .collect()
+    };
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
         instance: context.state.instance().as_str().to_owned(),
         endpoint: context.config.service.endpoint.host.clone(),
         config: daemons::canonical(&context.config.file),
+        dry_run,
         begun,
         budget: Box::new(budget),
+        noticing: Box::new(noticing),
     };
     let control = match daemons::directory(common, Some(context.state.path())) {
         Ok(dir) => match Control::start(&dir, about, asked).await {

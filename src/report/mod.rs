@@ -806,6 +806,18 @@ impl Report {
         self.standing.settled(routine);
     }
 
+    /// Takes note of how often file events were lost. Nothing is written.
+    pub fn lost(&mut self, times: u32) {
+        self.standing.lost(times);
+    }
+
+    /// Warns of something about a routine's last edit that stays worth knowing until the next one.
+    pub fn remark(&mut self, routine: RoutineName, problem: Problem) {
+        self.standing.remark(&routine, &problem);
+        let routine = Some(routine);
+        self.tell(&Event::Warning { routine, problem });
+    }
+
     /// What text written by [`Report::print`] may use.
     pub fn look(&self) -> Look {
         self.look

@@ -129,7 +129,7 @@ pub struct Routine {
     pub routine: String,
     /// The word for it.
     pub state: State,
-    /// Why, unless all is well.
+    /// Why, unless all is well; and what is worth knowing where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// Edits that wait or run.
@@ -143,6 +143,12 @@ pub struct Routine {
     /// Versions it may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<usize>,
+    /// How changes of its entry are noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Why not by events alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_why: Option<String>,
 }
 
 /// Something that is not as usual for all routines.
@@ -173,6 +179,8 @@ pub enum Unusual {
 /// How everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {
+    /// How often file events were lost.
+    pub events_lost: u32,
     /// What holds for all routines.
     pub conditions: Vec<Condition>,
     /// Each routine.
@@ -186,6 +194,8 @@ pub struct Standing {
     outage: Option<Condition>,
     paused: Option<Condition>,
     degraded: BTreeMap<Safety, Condition>,
+    /// How often file events were lost.
+    lost: u32,
 }
 
 /// What is known of one routine. Each has its own way in and out, but for `failed`, which is about `trouble`.
@@ -201,6 +211,8 @@ struct Known {
     halted: Option<Reason>,
     /// What the watcher waits for before a change becomes an edit.
     waiting: Option<Reason>,
+    /// What is worth knowing of the last edit although it went well.
+    remark: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -275,10 +287,22 @@ impl Standing {
         }
     }
 
+    /// Takes note of how often file events were lost.
+    pub fn lost(&mut self, times: u32) {
+        self.lost = times;
+    }
+
+    /// Takes note of something that is worth knowing of the last edit of a routine.
+    pub fn remark(&mut self, routine: &RoutineName, problem: &Problem) {
+        let known = self.routines.entry(routine.clone()).or_default();
+        known.remark = Some(Reason::of(problem));
+    }
+
     /// Takes note that a change that waited has settled.
     pub fn settled(&mut self, routine: &RoutineName) {
         if let Some(known) = self.routines.get_mut(routine) {
             known.waiting = None;
+            known.remark = None;
         }
     }
 
@@ -308,9 +332,12 @@ impl Standing {
                 last: known.and_then(|known| known.last.clone()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
+                backend: None,
+                backend_why: None,
             }
         });
         Overview {
+            events_lost: self.lost,
             conditions: conditions.cloned().collect(),
             routines: routines.collect(),
         }
@@ -329,7 +356,10 @@ impl Standing {
             (Some(reason), ..) => (State::Critical, Some(reason)),
             (None, Some(reason), _) => (State::Halted, Some(reason)),
             (None, None, Some(reason)) if queued.edits == 0 => (State::Pending, Some(reason)),
-            (None, None, _) => self.edit(known, queued),
+            (None, None, _) => match self.edit(known, queued) {
+                (state, None) => (state, known.and_then(|known| known.remark.as_ref())),
+                told => told,
+            },
         }
     }
 

@@ -310,6 +310,17 @@ impl Session {
         &self.knowledge
     }
 
+    /// Whether nothing that is known here speaks against a version that was proven to be there: the last listing has it,
+    /// and since then no other er-dev changed anything, the key is the same, and the machine was not suspended for long.
+    /// Makes no request; that somebody deleted it elsewhere shows at the next listing.
+    pub fn holds(&self, revision: &Revision) -> bool {
+        self.knowledge.is_listed(revision)
+            && self.knowledge.doubt().is_none()
+            && lock::generation(&self.dir) == self.generation
+            && clock::asleep() <= self.asleep + LONGEST_SUSPEND
+            && self.cloud.is_of_present_key(&self.routine.name)
+    }
+
     /// The rules its versions are rotated by.
     pub fn policy(&self) -> &Policy {
         &self.settings.rules.policy

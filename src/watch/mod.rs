@@ -27,6 +27,7 @@
 //!
 //! The room knows nothing of uploads: it hands [`Edit`]s over and leaves every decision about them to the other side.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -173,11 +174,25 @@ impl Drop for Watching {
     }
 }
 
-/// Asks running watches to tell of everything that has been changed so far.
+/// Asks running watches to tell of everything that has been changed so far, and how they notice it.
 #[derive(Debug, Clone)]
 pub struct Sync(Arc<events::Shared>);
 
+/// How changes of a routine's entry are noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noticing {
+    /// By `inotify`, `poll`, `inotify and poll`, or `rare looks`.
+    pub by: &'static str,
+    /// Why not by events alone: a lower-case fragment.
+    pub why: Option<String>,
+}
+
 impl Sync {
+    /// How changes of each routine are noticed at present.
+    pub fn noticing(&self) -> BTreeMap<RoutineName, Noticing> {
+        self.0.inbox().noticing.clone()
+    }
+
     /// Lets [`Sighting::Synced`] with this number follow the edits of all changes made before this call. It takes until
     /// all of them have come to rest; a writer that never closes its file holds it up.
     pub fn ask(&self, number: u64) {
