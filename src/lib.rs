@@ -23,6 +23,9 @@
 //! * [`config`] the file becomes a checked configuration.
 //! * [`routine`] the words every room shares.
 //! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
+//! * [`environment`] what the programs that are started get of er-dev's environment.
+//! * [`secrets`] what no text may go out with.
+//! * [`process`] what is done for them before anything else.
 //! * [`watch`] disk to "this routine's entry came to rest".
 //! * [`pipeline`] what to deploy next, and how every edit ends.
 //! * [`revision`] makes a version of some bytes, and room for it.
@@ -46,6 +49,12 @@ pub mod config;
 pub mod routine;
 
 pub mod clock;
+
+pub mod environment;
+
+pub mod secrets;
+
+pub mod process;
 
 pub mod watch;
 

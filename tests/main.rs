@@ -5,10 +5,12 @@
 
 mod common;
 
+mod canaries;
 mod changes;
 mod cli;
 mod company;
 mod control;
+mod doctor;
 mod explain;
 mod keys;
 mod kills;
@@ -21,6 +23,7 @@ mod missing;
 mod model;
 mod names;
 mod network;
+mod permissions;
 mod pruning;
 mod restore;
 mod roots;
@@ -28,6 +31,7 @@ mod rotation;
 mod saves;
 mod service;
 mod shapes;
+mod shown;
 mod soak;
 mod sources;
 mod state;
@@ -36,3 +40,4 @@ mod terminal;
 mod tidy;
 mod tls;
 mod torn;
+mod trust;

@@ -21,8 +21,11 @@ const PURE: &[&str] = &[
     "revision/protocol/knowledge.rs",
     "revision/protocol/knowledge/listing.rs",
     "revision/protocol/knowledge/requests.rs",
+    "config/origin.rs",
+    "environment.rs",
     "cloud/error.rs",
     "cloud/credentials/answer.rs",
+    "cloud/credentials/document.rs",
     "cloud/credentials/looks.rs",
     "cloud/credentials/means.rs",
     "cloud/time.rs",
@@ -84,11 +87,17 @@ const WORLD: &[&str] = &[
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
     ("clock", &[]),
+    ("environment", &[]),
+    ("secrets", &[]),
+    ("process", &["report", "secrets"]),
     ("config", &["routine"]),
     ("watch", &["routine", "clock", "config"]),
     ("pipeline", &["routine", "clock", "report", "revision"]),
     ("revision", &["routine", "clock", "cloud", "config"]),
-    ("cloud", &["routine", "clock", "config"]),
+    (
+        "cloud",
+        &["routine", "clock", "config", "environment", "secrets"],
+    ),
     ("report", &["routine"]),
     ("control", &["routine", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),
@@ -176,6 +185,23 @@ fn a_room_names_only_what_lies_to_its_right() {
                     "{name} names {named}: {line}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn nothing_turns_the_check_of_certificates_off() {
+    for (name, source) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        for line in code(source) {
+            let off = [
+                "danger_accept",
+                "dangerous()",
+                "NoCertificateVerification",
+                "insecure",
+            ]
+            .iter()
+            .any(|word| line.contains(word));
+            assert!(!off, "{name}: {line}");
         }
     }
 }

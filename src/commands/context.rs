@@ -66,12 +66,7 @@ impl Context {
                 ))
             })?;
         }
-        let authorities = match &common.ca_file {
-            Some(path) => {
-                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
-            }
-            None => Authorities::default(),
-        };
+        let authorities = authorities(common)?;
         let mut ground = None;
         let (keys, state) = if choice.emulator {
             let (emulator, state) = start_emulator(&config).await?;
@@ -219,6 +214,14 @@ pub(super) fn target(routine: &Routine) -> watch::Target {
         check: routine.check,
         follow: routine.follow,
     }
+}
+
+/// Whom a server is believed by, besides the system's certificate authorities.
+pub(super) fn authorities(common: &Common) -> Result<Authorities, Failure> {
+    let Some(path) = &common.ca_file else {
+        return Ok(Authorities::default());
+    };
+    Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))
 }
 
 pub(super) fn state_failure(error: StateError) -> Failure {

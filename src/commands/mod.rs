@@ -13,8 +13,10 @@ mod context;
 mod daemons;
 mod deploy;
 mod diff;
+mod doctor;
 mod emulator;
 mod explain;
+mod key;
 mod one;
 mod pin;
 mod problem;
@@ -94,6 +96,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Purge(flags) => purge::run(&common, &flags, &mut report),
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
+        Command::Config(Config::Show(flags)) => config::show(&common, &flags, &mut report).await,
+        Command::Doctor(flags) => doctor::run(&common, &flags, &mut report).await,
     }
 }
 

@@ -11,6 +11,7 @@ mod check;
 mod endpoint;
 mod error;
 mod forbidden;
+mod origin;
 mod raw;
 mod routine;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
+pub use self::origin::Setting;
 pub use self::routine::PLACEHOLDERS;
 use crate::routine::RoutineName;
 
@@ -246,17 +248,35 @@ pub fn load(path: &Path, allow_endpoint: &[String]) -> Result<Config, ConfigErro
         source,
     };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
+    parse(&text(path)?, &absolute, &shown(path), allow_endpoint)
+}
+
+/// Every key that is in force with the file at `path`, its value, and where that is from. The file was checked before.
+///
+/// # Errors
+///
+/// Any [`ConfigError`] about reading the file.
+pub fn settings(path: &Path) -> Result<Vec<Setting>, ConfigError> {
+    let text = text(path)?;
+    Ok(origin::settings(
+        text.strip_prefix('\u{feff}').unwrap_or(&text),
+    ))
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
     let bytes = read(path)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..place]
             .iter()
             .filter(|b| **b == b'\n')
             .count()
             + 1;
-        unreadable(io::Error::other(format!("line {line} is not UTF-8")))
-    })?;
-    parse(&text, &absolute, &shown(path), allow_endpoint)
+        ConfigError::Read {
+            file: path.to_owned(),
+            source: io::Error::other(format!("line {line} is not UTF-8")),
+        }
+    })
 }
 
 /// A path in the form that the paths of a configuration have: absolute, and without `.` and `..`, which are taken from

@@ -15,6 +15,7 @@
 //! | `known` | what is known of one entry, and whether it can be taken as it is |
 //! | `outbox` | what is to be said, handed over in order |
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
+//! | [`survey`] | whether this machine lets er-dev watch what it has to |
 //! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it does not |
@@ -53,6 +54,7 @@ pub mod secrets;
 pub mod select;
 mod snapshot;
 pub mod source;
+pub mod survey;
 pub mod syntax;
 mod thread;
 mod watches;
