@@ -1,7 +1,7 @@
 //! What a project must not decide: its configuration names no key and no place that is the user's to name. And a key of
 //! the cloud is never sent to this machine.
 
-use crate::common::{self, Bed, Ended};
+use crate::common::{Bed, Ended};
 
 /// What looks like the id of a key of the cloud, put together here so that none stands in the tree.
 fn key_id() -> String {
@@ -69,7 +69,7 @@ async fn f10_a_key_of_the_cloud_is_not_sent_to_this_machine() {
     for id in [id.clone(), format!("STS.{id}")] {
         let mut command = bed.command(&["push"]);
         command.env("ALIBABA_CLOUD_ACCESS_KEY_ID", &id);
-        let ended = common::finish(command).await;
+        let ended = crate::common::finish(command).await;
         assert_eq!(ended.code, Some(77), "{}{}", ended.stdout, ended.stderr);
         assert!(
             ended.stderr.contains("the endpoint is this machine"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::process::Command;
 
 use super::needles::Canary;
-use crate::common::{self, Bed, QUICK, SIGNATURES, code, finish, long, say};
+use crate::common::{Bed, QUICK, SIGNATURES, code, finish, long, say};
 
 /// What can go wrong with a request of any kind.
 const ACTIONS: [&str; 18] = [
@@ -91,7 +91,7 @@ fn command(bed: &Bed, keys: &str, arguments: &[&str]) -> Command {
 async fn f01_no_part_of_a_key_leaves_a_signed_request_whatever_goes_wrong() {
     let looked_at = std::sync::Arc::new(AtomicUsize::new(0));
     let cases = faults().into_iter().enumerate();
-    common::each(cases, |(at, fault)| {
+    crate::common::each(cases, |(at, fault)| {
         let looked_at = looked_at.clone();
         async move {
             let bed = Bed::signing(&["hello"], Default::default(), SIGNATURES[at % 2]).await;
@@ -109,7 +109,7 @@ async fn f01_no_part_of_a_key_leaves_a_signed_request_whatever_goes_wrong() {
                 let content = std::fs::read(format!("{process}/{name}")).unwrap_or_default();
                 canary.assert_not_in(name, &content);
             }
-            let output = tokio::time::timeout(common::LIMIT, child.wait_with_output());
+            let output = tokio::time::timeout(crate::common::LIMIT, child.wait_with_output());
             let output = output.await.expect("it hangs").unwrap();
             assert!(output.status.code().is_some(), "{fault}: {output:?}");
             let logged = String::from_utf8_lossy(&output.stderr);
