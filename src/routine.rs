@@ -4,6 +4,7 @@
 //! Revisions stay text from end to end: the service's numbers exceed 2^53, and a float would round them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -310,6 +311,13 @@ pub enum Sighting {
     },
     /// Events tell of changes again; what they tell of, in words.
     Events(String),
+    /// What a build reads came to rest with other bytes than before.
+    Inputs {
+        /// The number of the build.
+        build: usize,
+        /// The files, absolute.
+        paths: Vec<PathBuf>,
+    },
     /// Everything that was changed before this sync was asked for has been said.
     Synced(u64),
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// Files that touch nothing: no file, socket, clock or random number. Time is an argument there.
 const PURE: &[&str] = &[
     "routine.rs",
+    "environment.rs",
+    "build/turns.rs",
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
@@ -74,12 +76,17 @@ const WORLD: &[&str] = &[
 /// What each room may name of the crate, besides itself. `commands` and what starts it may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
+    ("environment", &[]),
     ("clock", &[]),
     ("config", &["routine"]),
     ("watch", &["routine", "clock", "config"]),
-    ("pipeline", &["routine", "clock", "report", "revision"]),
+    ("build", &["routine", "environment"]),
+    (
+        "pipeline",
+        &["routine", "clock", "report", "revision", "build"],
+    ),
     ("revision", &["routine", "clock", "cloud", "config"]),
-    ("cloud", &["routine", "clock", "config"]),
+    ("cloud", &["routine", "environment", "clock", "config"]),
     ("report", &["routine"]),
     ("control", &["routine", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),

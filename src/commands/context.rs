@@ -1,16 +1,19 @@
 //! What the commands that talk to the service begin with: configuration, key, client, state directory.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use crate::build::Build;
 use crate::cli::Common;
 use crate::cloud::credentials::Credentials;
 use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
-use crate::config::{Config, Endpoint, Routine};
+use crate::config::{self, Config, Endpoint, Routine};
 use crate::emulator::{Emulator, Options};
+use crate::environment;
 use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::{Session, Settings};
@@ -191,6 +194,45 @@ impl Context {
     /// What the watcher and the reader of sources need to know.
     pub(super) fn targets(&self) -> Vec<watch::Target> {
         self.config.routines.iter().map(target).collect()
+    }
+
+    /// The builds of these routines, each once; none in a dry run, which leaves the disk as it is and says so.
+    pub(super) fn builds(&self, report: &mut Report) -> Vec<Build> {
+        let dir = self.config.file.parent().unwrap_or(Path::new("/"));
+        let mut builds: Vec<(&config::Build, Build)> = Vec::new();
+        for routine in &self.config.routines {
+            let Some(build) = &routine.build else {
+                continue;
+            };
+            if self.settings.dry_run {
+                report.tell(&Event::Planned {
+                    routine: routine.name.clone(),
+                    action: "build",
+                    detail: format!("with `{}`, and takes the entry as it is", build.command),
+                    saves: None,
+                });
+                continue;
+            }
+            let known = builds.iter_mut().find(|(known, _)| *known == build);
+            let it = match known {
+                Some((_, it)) => it,
+                None => {
+                    let it = Build {
+                        command: build.command.clone(),
+                        dir: dir.to_owned(),
+                        timeout: build.timeout,
+                        environment: environment::of_build(dir, env),
+                        lock: self.state.build_lock(dir, &build.command),
+                        routines: Vec::new(),
+                        entries: Vec::new(),
+                    };
+                    &mut builds.push_mut((build, it)).1
+                }
+            };
+            it.routines.push(routine.name.clone());
+            it.entries.push(routine.entry.clone());
+        }
+        builds.into_iter().map(|(_, build)| build).collect()
     }
 
     /// Ends what was started for this run alone.

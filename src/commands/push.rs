@@ -43,6 +43,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(report),
         sightings,
         asked: Asked::nobody(),
         rekeyed: Rekeyed::never(),

@@ -106,6 +106,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(report),
         sightings,
         asked,
         rekeyed: rekeyed(&context),

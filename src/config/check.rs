@@ -69,7 +69,9 @@ pub(super) fn check(
     let mut routines: Vec<Routine> = Vec::new();
     for raw in raw.routine {
         let span = raw.name.span();
+        let build = raw.build.as_ref().map(Spanned::span);
         let routine = routine::check(raw, text, dir)?;
+        routine::same_time(&routine.build, &routines, build)?;
         if routines.iter().any(|known| known.name == routine.name) {
             return Err(
                 Fault::at(span, format!("two routines are named `{}`", routine.name))
@@ -270,7 +272,7 @@ fn number<N: TryFrom<i64> + PartialOrd + fmt::Display>(
         })
 }
 
-fn period(
+pub(super) fn period(
     value: &Option<Spanned<Period>>,
     key: &str,
     default: Duration,

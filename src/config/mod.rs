@@ -201,6 +201,20 @@ pub struct Routine {
     pub create: bool,
     /// Where each upload is put live at once.
     pub publish_to: Vec<String>,
+    /// The command that makes the entry.
+    pub build: Option<Build>,
+}
+
+/// A command that makes entries. Two routines that say the same have one build, which runs once for both; no two builds
+/// differ in their time alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// What a shell is given, in the directory of the file.
+    pub command: String,
+    /// The patterns of what it reads, relative to the directory of the file, sorted; at least one.
+    pub watch: Vec<String>,
+    /// How long a run may take.
+    pub timeout: Duration,
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.

@@ -124,6 +124,7 @@ pub(super) struct Build {
     pub(super) command: Spanned<String>,
     #[serde(default)]
     pub(super) watch: Vec<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Period>>,
 }
 
 /// A length of time, written like `100ms` or `1m 30s`.

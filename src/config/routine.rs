@@ -2,15 +2,22 @@
 //!
 //! Whether the entry exists is not asked here: a file may be missing for a moment, and the watcher tells.
 
+use std::ops::{Range, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
-use super::check::{bad_pattern, not_yet};
+use super::check::{bad_pattern, not_yet, period};
 use super::error::{Fault, line_of};
-use super::raw::{self, Build, suggestion};
-use super::{Routine, absolute};
+use super::raw::{self, suggestion};
+use super::{Build, Routine, absolute};
 use crate::routine::RoutineName;
+
+const BUILD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Shorter, and no tool has even started; longer, and nobody notices that it hangs.
+const BUILD_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
 
 const DESCRIPTION: &str = "{file}";
 /// The longest template of a description, in characters. The service's own limit is not documented.
@@ -31,7 +38,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         "\"revision\"",
     )?;
     let publish_to = publish_to(raw.publish_to)?;
-    build(raw.build)?;
+    let build = build(raw.build)?;
     Ok(Routine {
         name,
         entry,
@@ -43,6 +50,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
         publish_to,
+        build,
     })
 }
 
@@ -134,18 +142,77 @@ fn publish_to(environments: Vec<Spanned<String>>) -> Result<Vec<String>, Fault> 
     Ok(names)
 }
 
-fn build(build: Option<Spanned<Build>>) -> Result<(), Fault> {
-    let Some(build) = build else {
+fn build(raw: Option<Spanned<raw::Build>>) -> Result<Option<Build>, Fault> {
+    let Some(raw) = raw else {
+        return Ok(None);
+    };
+    let span = raw.span();
+    let raw::Build {
+        command,
+        watch,
+        timeout,
+    } = raw.into_inner();
+    let text = command.get_ref();
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(Fault::at(command.span(), "a build has a command")
+            .help("for example command = \"npm run build\""));
+    }
+    if watch.is_empty() {
+        return Err(Fault::at(span, "a build says what it reads")
+            .help("add watch = [\"src\"]: when something there changes, it runs again"));
+    }
+    let mut patterns = Vec::new();
+    for pattern in watch {
+        inputs(&pattern)?;
+        patterns.push(pattern.into_inner());
+    }
+    patterns.sort();
+    patterns.dedup();
+    Ok(Some(Build {
+        command: command.into_inner(),
+        watch: patterns,
+        timeout: period(&timeout, "timeout", BUILD_TIMEOUT, &BUILD_TIMEOUT_BOUNDS)?,
+    }))
+}
+
+/// Checks one pattern of what a build reads.
+fn inputs(pattern: &Spanned<String>) -> Result<(), Fault> {
+    let text = pattern.get_ref();
+    let fault = |message: &str| Fault::at(pattern.span(), message);
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err(fault("a build watches files and directories with names"));
+    }
+    globset::Glob::new(text).map_err(|error| bad_pattern(pattern, &error))?;
+    let mut parts = Path::new(text).components();
+    if parts.any(|part| matches!(part, Component::ParentDir | Component::RootDir)) {
+        return Err(
+            fault("a build watches what lies below the directory of this file")
+                .help("move this file up, to the directory that holds all of it"),
+        );
+    }
+    Ok(())
+}
+
+/// Refuses two builds that differ in their time alone: they would be one command that runs twice at once.
+pub(super) fn same_time(
+    build: &Option<Build>,
+    known: &[Routine],
+    span: Option<Range<usize>>,
+) -> Result<(), Fault> {
+    let (Some(build), Some(span)) = (build, span) else {
         return Ok(());
     };
-    let Build { command, watch } = build.get_ref();
-    let mut texts = watch.iter().chain([command]);
-    if let Some(empty) = texts.find(|text| text.get_ref().trim().is_empty()) {
-        let message = "a build has a command and watches directories with names";
-        return Err(Fault::at(empty.span(), message));
+    let differs = |known: &&Build| {
+        (&known.command, &known.watch) == (&build.command, &build.watch) && *known != build
+    };
+    let mut builds = known.iter().filter_map(|routine| routine.build.as_ref());
+    match builds.find(differs) {
+        Some(_) => Err(
+            Fault::at(span, "the same build stands above with another `timeout`")
+                .help("give both the same one: it runs once for all its routines"),
+        ),
+        None => Ok(()),
     }
-    Err(Fault::at(build.span(), "`build` is not available yet")
-        .help("leave it out, run the build beside er-dev, and let `entry` name its output"))
 }
 
 /// An absolute path without `.` and `..`.

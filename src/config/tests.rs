@@ -58,7 +58,7 @@ fn a_mistake_is_shown_where_it_is_with_a_way_out() {
         ("limits.burts = 1", "1:8", "unknown key `burts` in [limits]", "did you mean `burst`?"),
         ("limits = { burst = 1, x = 2 }", "1:23", "unknown key `x` in [limits]", "known are"),
         ("[[routine]]\nnam = 'a'", "2:1", "unknown key `nam` in [[routine]]", "did you mean `name`?"),
-        ("[[routine]]\nname = 'a'\nentry = 'a'\n[routine.build]\nrun = 'x'", "5:1", "unknown key `run` in [routine.build]", "known are `command`, `watch`"),
+        ("[[routine]]\nname = 'a'\nentry = 'a'\n[routine.build]\nrun = 'x'", "5:1", "unknown key `run` in [routine.build]", "known are `command`, `watch`, `timeout`"),
         ("[[routine]]\nname = 'a'\nentry = 'a'\n[[routine]]\nname = 'b'", "4:1", "a `routine` has no `entry`", "add `entry"),
         ("[routine]\nname = 'a'", "1:1", "`routine` must be a list", "`[[routine]]`"),
         ("service = 1", "1:11", "`service` must be a table", ""),
@@ -126,7 +126,13 @@ fn a_value_beyond_its_bounds_is_refused_with_the_bounds() {
         ("[[routine]]", "description = \"a\\nb\"", "one line", ""),
         ("[[routine]]", "publish_to = ['production']", "er-dev never publishes to `production` by itself", "by hand"),
         ("[[routine]]", "publish_to = ['staging', 'canary_1']", "er-dev never publishes to `canary_1` by itself", "by hand"),
-        ("[[routine]]", "build = { command = ' ' }", "a build has a command", ""),
+        ("[[routine]]", "build = { command = ' ' }", "a build has a command", "npm run build"),
+        ("[[routine]]", "build = { command = 'make' }", "a build says what it reads", "watch = ["),
+        ("[[routine]]", "build = { command = 'make', watch = [''] }", "with names", ""),
+        ("[[routine]]", "build = { command = 'make', watch = ['[a'] }", "not a pattern", ""),
+        ("[[routine]]", "build = { command = 'make', watch = ['../a'] }", "below the directory of this file", "move"),
+        ("[[routine]]", "build = { command = 'make', watch = ['/a'] }", "below the directory of this file", "move"),
+        ("[[routine]]", "build = { command = 'make', watch = ['a'], timeout = '0s' }", "`timeout` is 0s", "\"1s\" to \"1h\""),
     ];
     for (table, line, message, help) in cases {
         let error = refusal_of(table, line);
@@ -171,7 +177,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
-        ("[[routine]]", "build = { command = 'make' }", ""),
         ("[[routine]]", "description = '{file} {git}'", "description = '{file} and words'"),
         ("[[routine]]", "description = '{branch}'", ""),
         ("[[routine]]", "description = '{user}'", ""),
@@ -595,4 +600,34 @@ proptest! {
             assert!(!error.contains(&key_id()[4..]), "{error}");
         }
     }
+}
+
+#[test]
+fn two_routines_that_say_the_same_have_the_same_build() {
+    let routines = |first: &str, second: &str| {
+        let one = |name, build| {
+            format!("[[routine]]\nname = '{name}'\nentry = '{name}.js'\nbuild = {{ {build} }}\n")
+        };
+        parsed(&format!("{}{}", one("a", first), one("b", second)))
+    };
+    let config = routines(
+        "command = 'make', watch = ['src', 'lib']",
+        "watch = ['lib', 'src', 'lib'], timeout = '1m', command = 'make'",
+    );
+    let config = config.unwrap();
+    assert_eq!(config.routines[0].build, config.routines[1].build);
+    let build = config.routines[0].build.clone().unwrap();
+    assert_eq!(build.watch, ["lib", "src"]);
+    assert_eq!(build.timeout, Duration::from_secs(60));
+    let differ = routines(
+        "command = 'make', watch = ['a']",
+        "command = 'make', watch = ['b']",
+    );
+    assert!(differ.is_ok());
+    let late = "command = 'make', watch = ['a'], timeout = '2m'";
+    let error = routines("command = 'make', watch = ['a']", late).unwrap_err();
+    assert!(
+        error.contains("8:9: the same build stands above with another `timeout`"),
+        "{error}"
+    );
 }

@@ -92,15 +92,18 @@ impl Answers {
                 } else if self.syncs.len() >= MAX_SYNCS {
                     let _ = answer.send(Err(Refusal::TooMany));
                 } else {
-                    self.last += 1;
-                    self.syncs.push(Sync {
-                        stage: Stage::Settling(self.last),
-                        answer,
-                    });
-                    (self.ask)(self.last);
+                    let stage = Stage::Settling(self.ask_watcher());
+                    self.syncs.push(Sync { stage, answer });
                 }
             }
         }
+    }
+
+    /// Asks the watcher for somebody else; the number is that of its sighting.
+    pub(super) fn ask_watcher(&mut self) -> u64 {
+        self.last += 1;
+        (self.ask)(self.last);
+        self.last
     }
 
     /// The watcher has told of everything that was changed before the sync of this number was asked for.

@@ -12,12 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::build::{Build, turns};
 use crate::report::class::Class;
 use crate::report::question::Question;
 use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
+use super::builds::Builds;
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
@@ -51,6 +53,8 @@ pub struct Work<S> {
     pub sessions: BTreeMap<RoutineName, S>,
     /// Edits that are there from the start.
     pub first: Vec<Edit>,
+    /// The builds, whose numbers are their places here. Each runs once at the start.
+    pub builds: Vec<Build>,
     /// What the watcher has to say later.
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
@@ -97,6 +101,9 @@ pub enum DaemonError {
     /// A deploy panicked.
     #[error("the deploy of {0} ended in a panic, which is a bug in er-dev")]
     Panicked(RoutineName),
+    /// What runs a build panicked.
+    #[error("the run of a build ended in a panic, which is a bug in er-dev")]
+    BuildPanicked,
     /// No more edits can come although no stop was asked for.
     #[error("the watcher ended")]
     WatcherEnded,
@@ -118,6 +125,7 @@ where
     let Work {
         sessions,
         first,
+        builds,
         mut sightings,
         asked: Asked { questions, sync },
         rekeyed: Rekeyed(rekeyed),
@@ -150,19 +158,24 @@ where
     let (mut stop, mut abort) = (pin!(stop), pin!(abort));
     let mut replaced = rekeyed();
 
+    let mut builds = Builds::new(builds, mode);
+    builds.begin(report, &mut answers, now());
+    running.follow(&mut builds, &mut schedule, report);
     for edit in first {
         running.apply(schedule.handle(Event::Edited(edit), now()), report);
     }
     loop {
+        running.follow(&mut builds, &mut schedule, report);
         answers.answer(&schedule, report, now());
         let done = if stopping {
-            schedule.running() == 0
+            schedule.running() == 0 && builds.running() == 0
         } else {
-            mode == Mode::Once && schedule.is_idle()
+            mode == Mode::Once && schedule.is_idle() && builds.running() == 0
         };
         if done {
             break;
         }
+        let of_builds = builds.next_deadline().map(Instant::from_std);
         let event = tokio::select! {
             biased;
             () = &mut abort => {
@@ -172,6 +185,7 @@ where
             () = &mut stop, if !stopping => {
                 stopping = true;
                 answers.stop();
+                builds.handle(turns::Event::Stop, report, &mut answers, now());
                 deadline = Some(Instant::now() + drain);
                 if schedule.running() > 0 {
                     report.tell(&report::Event::Stopping { running: schedule.running(), drain });
@@ -202,7 +216,13 @@ where
                     continue;
                 }
                 Some(Sighting::Synced(number)) => {
+                    builds.synced(number, report, &mut answers, now());
                     answers.synced(number, &schedule, report, now());
+                    continue;
+                }
+                Some(Sighting::Inputs { build, paths }) => {
+                    let changed = turns::Event::Changed(build, paths);
+                    builds.handle(changed, report, &mut answers, now());
                     continue;
                 }
                 Some(sighting) => {
@@ -225,7 +245,15 @@ where
                 replaced = rekeyed();
                 Event::Rekeyed
             }
+            news = builds.next() => {
+                builds.hear(news?, report, &mut answers, now());
+                continue;
+            }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
+            () = at(of_builds) => {
+                builds.handle(turns::Event::Tick, report, &mut answers, now());
+                continue;
+            }
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
                 answers.hear(question, &schedule, report, now());
@@ -240,6 +268,7 @@ where
             running.apply(schedule.handle(event, now()), report);
         }
     }
+    builds.close().await;
     running.apply(schedule.close(), report);
     let totals = Totals {
         rotated,
@@ -289,6 +318,13 @@ where
                     self.names.insert(task.id(), name);
                 }
             }
+        }
+    }
+
+    /// Lets the schedule know how builds fare.
+    fn follow(&mut self, builds: &mut Builds, schedule: &mut Schedule, report: &mut Report) {
+        for event in builds.take() {
+            self.apply(schedule.handle(event, now()), report);
         }
     }
 
@@ -371,7 +407,10 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
+        Sighting::Edit(_)
+        | Sighting::Settled(_)
+        | Sighting::Inputs { .. }
+        | Sighting::Synced(_) => None,
     }
 }
 
@@ -481,6 +520,7 @@ mod tests {
             Work {
                 sessions,
                 first: Vec::new(),
+                builds: Vec::new(),
                 sightings,
                 asked: Asked::nobody(),
                 rekeyed: Rekeyed::never(),

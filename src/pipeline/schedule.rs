@@ -62,6 +62,14 @@ pub enum Event {
     Halted(RoutineName),
     /// The place is back, and an edit of what is there follows.
     Resumed(RoutineName),
+    /// The build of a routine's entry runs.
+    Building(RoutineName),
+    /// It ended well, and what it wrote may still have to be told of.
+    Built(RoutineName),
+    /// All of that has been told of.
+    Rested(RoutineName),
+    /// It failed, or rests for a reason, and all that it wrote has been told of.
+    Broken(RoutineName, Problem),
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -236,6 +244,10 @@ impl Schedule {
             }
             Event::Halted(routine) => self.queue.hold(routine),
             Event::Resumed(routine) => self.queue.release(&routine),
+            Event::Building(routine) => self.queue.build_runs(routine),
+            Event::Built(routine) => self.queue.build_ended_well(routine),
+            Event::Rested(routine) => self.queue.build_rests(&routine),
+            Event::Broken(routine, problem) => self.broken(routine, problem, &mut effects),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -362,6 +374,16 @@ impl Schedule {
                 saves: edit.saves,
             }));
         }
+    }
+
+    /// What a failed build wrote waits for another run, or fails with it where there is none.
+    fn broken(&mut self, routine: RoutineName, problem: Problem, effects: &mut Vec<Effect>) {
+        if self.mode == Mode::Once
+            && let Some(edit) = self.queue.take_if(&routine, |_| true)
+        {
+            self.fail(&edit, problem, effects);
+        }
+        self.queue.build_broke(routine);
     }
 
     fn ended(

@@ -200,7 +200,7 @@ pub enum Event {
     Planned {
         /// The routine.
         routine: RoutineName,
-        /// One of "upload", "rotate", "create".
+        /// One of "upload", "rotate", "create", "build".
         action: &'static str,
         /// To which version, or with which bytes.
         #[serde(serialize_with = "json::text")]
@@ -243,6 +243,66 @@ pub enum Event {
     Resumed {
         /// The routine.
         routine: RoutineName,
+    },
+    /// A build begins to run.
+    Building {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that changed, as people name them; none at the start.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// Whether a run was ended for it.
+        early: bool,
+    },
+    /// A build ended well. Whether its output goes up is told by other events.
+    Built {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// How long it took.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
+        took: Duration,
+    },
+    /// A build failed. What it wrote does not go up.
+    Broken {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The exit code, if it ended with one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit: Option<i32>,
+        /// How long it took.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
+        took: Duration,
+        /// What it printed, in lines; the last of them if they are many.
+        output: Vec<String>,
+        /// Lines before them that were not kept.
+        cut: u64,
+        /// Why.
+        problem: Problem,
+    },
+    /// A build changes what it reads, run after run, and rests for a while.
+    Looping {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that it changes, as people name them.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// The pause before the next run.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
+        after: Duration,
+        /// What, and how to end it.
+        problem: Problem,
     },
     /// Somebody else made a version.
     Foreign {
@@ -536,6 +596,10 @@ impl Event {
             | Self::Online { .. }
             | Self::Degraded { .. }
             | Self::Restored { .. }
+            | Self::Building { .. }
+            | Self::Built { .. }
+            | Self::Broken { .. }
+            | Self::Looping { .. }
             | Self::Stopping { .. }
             | Self::Done(_) => None,
             Self::Warning { routine, .. } => routine.as_ref(),
@@ -621,6 +685,14 @@ impl Report {
                 self.outlet = Outlet::Broken(error);
             }
             Err(_) => {}
+        }
+    }
+
+    /// Shows a line that a build prints, dimly, where somebody is looking. It is no event.
+    pub fn stream(&mut self, line: &str) {
+        if self.format == Format::Text && self.look.terminal {
+            let line = text::printed(line, self.look);
+            self.print(&line);
         }
     }
 

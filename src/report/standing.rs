@@ -33,6 +33,8 @@ pub enum State {
     Auth,
     /// An edit did not go up, and somebody has to change something on the service first.
     Blocked,
+    /// The build that makes the entry failed, or changes what it reads.
+    Broken,
     /// The place of the entry is gone or is another one.
     Halted,
     /// The entry is not there.
@@ -55,6 +57,7 @@ impl State {
             Self::Offline => "offline",
             Self::Auth => "auth",
             Self::Blocked => "blocked",
+            Self::Broken => "broken",
             Self::Halted => "halted",
             Self::Missing => "missing",
             Self::Empty => "empty",
@@ -97,6 +100,10 @@ pub enum Stage {
     Running,
     /// An edit waits for a moment to come.
     Later,
+    /// The build that makes the entry runs, and what it writes is waited for.
+    Building,
+    /// That build failed, or rests. An edit that waits is what it wrote.
+    Broken,
 }
 
 /// Why something is as it is.
@@ -198,6 +205,8 @@ struct Known {
     halted: Option<Reason>,
     /// What the watcher waits for before a change becomes an edit.
     waiting: Option<Reason>,
+    /// What the build that makes the entry does, or what is wrong with it.
+    build: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -231,11 +240,38 @@ impl Standing {
             Event::Restored { safety, .. } => {
                 self.degraded.remove(safety);
             }
+            Event::Building { command, .. } => {
+                let what = clip(&format!("its build runs: `{command}`"));
+                let reason = Reason {
+                    what,
+                    help: String::new(),
+                    class: Class::Build.word().into(),
+                };
+                self.builds(event, Some(&reason));
+            }
+            Event::Built { .. } => self.builds(event, None),
+            Event::Broken { problem, .. } | Event::Looping { problem, .. } => {
+                self.builds(event, Some(&Reason::of(problem)));
+            }
             other => {
                 if let Some(routine) = other.routine() {
                     let known = self.routines.entry(routine.clone()).or_default();
                     known.see(other, now);
                 }
+            }
+        }
+    }
+
+    /// Takes note of how the build of some routines fares.
+    fn builds(&mut self, event: &Event, reason: Option<&Reason>) {
+        if let Event::Building { routines, .. }
+        | Event::Built { routines, .. }
+        | Event::Broken { routines, .. }
+        | Event::Looping { routines, .. } = event
+        {
+            for routine in routines {
+                let known = self.routines.entry(routine.clone()).or_default();
+                known.build = reason.cloned();
             }
         }
     }
@@ -321,7 +357,10 @@ impl Standing {
     fn edit<'a>(&'a self, known: Option<&'a Known>, queued: Queued) -> (State, Option<&'a Reason>) {
         let trouble = known.and_then(|known| known.trouble.as_ref());
         let outage = self.outage.as_ref().filter(|_| queued.edits > 0);
+        let build = known.and_then(|known| known.build.as_ref());
         match (outage, trouble, queued.stage) {
+            (.., Stage::Broken) => (State::Broken, build),
+            (.., Stage::Building) => (State::Pending, build),
             (Some(outage), ..) => (outage.condition.state(), Some(&outage.reason)),
             (None, Some((_, reason)), Stage::Running) => (State::Pending, Some(reason)),
             (None, None, Stage::Running | Stage::Later) => (State::Pending, None),

@@ -9,32 +9,13 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
+use crate::environment::COMMON;
+
 /// How long a command may take. It may ask a person in a browser.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The most that is read of what it prints, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// The variables that a command gets.
-const VARIABLES: [&str; 17] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "XDG_CONFIG_HOME",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "XDG_RUNTIME_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-];
 
 /// Runs it to its end and returns what it printed. What it says on its standard error is not looked at, since it could
 /// be anything.
@@ -44,9 +25,7 @@ pub(super) async fn run(
 ) -> Result<String, String> {
     let words = words(line)?;
     let (program, arguments) = words.split_first().ok_or("the command is empty")?;
-    let variables = VARIABLES
-        .iter()
-        .filter_map(|name| Some((*name, env(name)?)));
+    let variables = COMMON.iter().filter_map(|name| Some((*name, env(name)?)));
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()

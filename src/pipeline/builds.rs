@@ -1,0 +1,348 @@
+//! The builds of a loop: carries out what their turns decide, tells of it, and says what it means for the schedule.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::build::Build;
+use crate::build::run::{self, Order, Outcome};
+use crate::build::turns::{self, Turns, Verdict};
+use crate::report::class::Class;
+use crate::report::{self, Problem, Report};
+use crate::routine::RoutineName;
+
+use super::asked::Answers;
+use super::daemon::DaemonError;
+use super::schedule::{self, Mode};
+
+/// How many lines runs may have ready before they wait for the loop to show them.
+const LINES: usize = 64;
+
+/// Orders that wait for a run: to end, and to end at once.
+const ORDERS: usize = 2;
+
+/// How long killed runs are waited for at the end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// The builds and their runs.
+pub(super) struct Builds {
+    list: Vec<Build>,
+    turns: Turns,
+    mode: Mode,
+    runs: JoinSet<(usize, Outcome)>,
+    orders: BTreeMap<usize, mpsc::Sender<Order>>,
+    /// The runs that settle, by the number of the sighting that says so.
+    settling: BTreeMap<u64, (usize, u64)>,
+    /// Why the last run of each build failed.
+    problems: BTreeMap<usize, Problem>,
+    tell: mpsc::Sender<String>,
+    told: mpsc::Receiver<String>,
+    /// What the schedule has to know and was not told yet.
+    events: Vec<schedule::Event>,
+}
+
+/// What runs have brought.
+pub(super) enum News {
+    /// A line that one printed.
+    Line(String),
+    /// One is over.
+    Over(usize, Outcome),
+}
+
+impl Builds {
+    pub(super) fn new(list: Vec<Build>, mode: Mode) -> Self {
+        let (tell, told) = mpsc::channel(LINES);
+        let turns = list.iter().map(|it| (it.entries.clone(), it.timeout));
+        Self {
+            turns: Turns::new(turns),
+            list,
+            mode,
+            runs: JoinSet::new(),
+            orders: BTreeMap::new(),
+            settling: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            tell,
+            told,
+            events: Vec::new(),
+        }
+    }
+
+    /// What the schedule has to know since this was last asked.
+    pub(super) fn take(&mut self) -> Vec<schedule::Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Lets every build run.
+    pub(super) fn begin(&mut self, report: &mut Report, answers: &mut Answers, now: Instant) {
+        let effects = self.turns.begin(now);
+        self.carry_out(effects, report, answers, now);
+    }
+
+    /// Takes note of an event.
+    pub(super) fn handle(
+        &mut self,
+        event: turns::Event,
+        report: &mut Report,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        let effects = self.turns.handle(event, now);
+        self.carry_out(effects, report, answers, now);
+    }
+
+    /// Takes note of what runs have brought.
+    pub(super) fn hear(
+        &mut self,
+        news: News,
+        report: &mut Report,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        let (build, outcome) = match news {
+            News::Line(line) => return report.stream(&line),
+            News::Over(build, outcome) => (build, outcome),
+        };
+        self.orders.remove(&build);
+        let well = outcome.end.as_ref().is_ok_and(ExitStatus::success);
+        let effects = self.turns.handle(turns::Event::Ended(build, well), now);
+        if let Some(turns::Effect::Over(_, verdict)) = effects.first() {
+            self.over(build, *verdict, outcome, report);
+        }
+        self.carry_out(effects, report, answers, now);
+    }
+
+    /// The watcher has told of everything that was changed before the sync of this number was asked for.
+    pub(super) fn synced(
+        &mut self,
+        number: u64,
+        report: &mut Report,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        if let Some((build, run)) = self.settling.remove(&number) {
+            self.handle(turns::Event::Settled(build, run), report, answers, now);
+        }
+    }
+
+    /// The next news; never, while nothing runs.
+    pub(super) async fn next(&mut self) -> Result<News, DaemonError> {
+        tokio::select! {
+            biased;
+            // What a run printed comes before its end.
+            Some(line) = self.told.recv() => Ok(News::Line(line)),
+            Some(joined) = self.runs.join_next() => match joined {
+                Ok((build, outcome)) => Ok(News::Over(build, outcome)),
+                Err(_) => Err(DaemonError::BuildPanicked),
+            },
+            never = std::future::pending() => never,
+        }
+    }
+
+    /// When [`Builds::handle`] has something to do without an event.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.turns.next_deadline()
+    }
+
+    /// Runs that are not over.
+    pub(super) fn running(&self) -> usize {
+        self.turns.running()
+    }
+
+    /// Kills what still runs.
+    pub(super) async fn close(mut self) {
+        // Whoever has nobody left to give it orders, or to show its lines, ends at once.
+        self.orders.clear();
+        self.told.close();
+        while self.told.try_recv().is_ok() {}
+        let _ = tokio::time::timeout(LAST_WAIT, async {
+            while self.runs.join_next().await.is_some() {}
+        })
+        .await;
+    }
+
+    fn carry_out(
+        &mut self,
+        effects: Vec<turns::Effect>,
+        report: &mut Report,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        for effect in effects {
+            match effect {
+                turns::Effect::Start {
+                    build,
+                    changed,
+                    early,
+                } => self.start(build, &changed, early, report),
+                turns::Effect::Terminate(build) => self.order(build, Order::Terminate),
+                turns::Effect::Kill(build) => self.order(build, Order::Kill),
+                // It was told with its outcome.
+                turns::Effect::Over(..) => {}
+                turns::Effect::Settle(build, run) if self.mode == Mode::Once => {
+                    // Nobody watches what it writes, so there is nothing to wait for.
+                    let settled = turns::Event::Settled(build, run);
+                    self.handle(settled, report, answers, now);
+                }
+                turns::Effect::Settle(build, run) => {
+                    self.settling.retain(|_, (other, _)| *other != build);
+                    self.settling.insert(answers.ask_watcher(), (build, run));
+                }
+                turns::Effect::Rest(build, true) => self.say(build, schedule::Event::Rested),
+                turns::Effect::Rest(build, false) => {
+                    if let Some(problem) = self.problems.remove(&build) {
+                        self.say_broken(build, &problem);
+                    }
+                }
+                turns::Effect::Loop(build, paths, after) => {
+                    self.looping(build, &paths, after, report);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, build: usize, changed: &[PathBuf], early: bool, report: &mut Report) {
+        let Some(it) = self.list.get(build).cloned() else {
+            return;
+        };
+        report.tell(&report::Event::Building {
+            command: it.command.clone(),
+            routines: it.routines.clone(),
+            changed: shown(&it, changed),
+            early,
+        });
+        self.say(build, schedule::Event::Building);
+        let (order, orders) = mpsc::channel(ORDERS);
+        self.orders.insert(build, order);
+        let lines = self.tell.clone();
+        self.runs
+            .spawn(async move { (build, run::run(it, orders, lines).await) });
+    }
+
+    /// Tells how a run ended.
+    fn over(&mut self, build: usize, verdict: Verdict, outcome: Outcome, report: &mut Report) {
+        let Some(it) = self.list.get(build) else {
+            return;
+        };
+        let (command, routines) = (it.command.clone(), it.routines.clone());
+        let Outcome {
+            end,
+            output,
+            cut,
+            took,
+        } = outcome;
+        match verdict {
+            Verdict::Ended => {}
+            Verdict::Well => {
+                report.tell(&report::Event::Built {
+                    command,
+                    routines,
+                    took,
+                });
+                self.say(build, schedule::Event::Built);
+            }
+            Verdict::Failed | Verdict::Late => {
+                let late = (verdict == Verdict::Late).then_some(it.timeout);
+                let problem = problem(&command, &end, late);
+                let code = end.ok().and_then(|status| status.code());
+                self.problems.insert(build, problem.clone());
+                report.tell(&report::Event::Broken {
+                    command,
+                    routines,
+                    exit: code.filter(|_| late.is_none()),
+                    took,
+                    output,
+                    cut,
+                    problem,
+                });
+            }
+        }
+    }
+
+    fn looping(&mut self, build: usize, paths: &[PathBuf], after: Duration, report: &mut Report) {
+        let Some(it) = self.list.get(build) else {
+            return;
+        };
+        let changed = shown(it, paths);
+        let (command, names) = (it.command.clone(), changed.join(", "));
+        let problem = Problem {
+            what: format!("its build changes what it reads, run after run: `{command}` changes {names}"),
+            help: "leave these files out with `ignore` in [watch], or name less in `watch` of the build; until then a change of anything else lets it run at once".into(),
+            class: Class::Build,
+            operation: None,
+            request_id: None,
+            frame: None,
+        };
+        report.tell(&report::Event::Looping {
+            command,
+            routines: it.routines.clone(),
+            changed,
+            after,
+            problem: problem.clone(),
+        });
+        self.say_broken(build, &problem);
+    }
+
+    fn say_broken(&mut self, build: usize, problem: &Problem) {
+        self.say(build, |routine| {
+            schedule::Event::Broken(routine, problem.clone())
+        });
+    }
+
+    /// Lets the schedule know something of all routines of a build.
+    fn say(&mut self, build: usize, event: impl Fn(RoutineName) -> schedule::Event) {
+        let routines = self.list.get(build).map(|it| it.routines.iter());
+        let events = routines.into_iter().flatten().cloned().map(event);
+        self.events.extend(events);
+    }
+
+    fn order(&self, build: usize, order: Order) {
+        if let Some(orders) = self.orders.get(&build) {
+            // There is room for both orders, and a run that is over needs none.
+            let _ = orders.try_send(order);
+        }
+    }
+}
+
+/// Paths as seen from where a build runs.
+fn shown(build: &Build, paths: &[PathBuf]) -> Vec<String> {
+    let shown = |path: &PathBuf| {
+        let below = path.strip_prefix(&build.dir).unwrap_or(path);
+        below.display().to_string()
+    };
+    paths.iter().map(shown).collect()
+}
+
+/// Why a run failed. `late` is the time that it took too much of, if it was that.
+fn problem(command: &str, end: &io::Result<ExitStatus>, late: Option<Duration>) -> Problem {
+    let fix = "fix it and save again; what it wrote does not go up";
+    let (what, help) = match (late, end) {
+        (Some(late), _) => (
+            format!("took longer than {}", humantime::format_duration(late)),
+            "find what it waits for, or raise `timeout` of the build",
+        ),
+        (None, Err(error)) => (format!("could not be run: {error}"), fix),
+        (None, Ok(status)) => match (status.code(), status.signal()) {
+            (Some(127), _) => (
+                "ended with exit code 127, as for a command that is not found".into(),
+                "install it; the project's `node_modules/.bin` and those of its parents are on its path",
+            ),
+            (Some(code), _) => (format!("ended with exit code {code}"), fix),
+            (None, Some(signal)) => (format!("was ended by signal {signal}"), fix),
+            (None, None) => (format!("ended oddly ({status})"), fix),
+        },
+    };
+    Problem {
+        what: format!("its build failed: `{command}` {what}"),
+        help: help.into(),
+        class: Class::Build,
+        operation: None,
+        request_id: None,
+        frame: None,
+    }
+}
