@@ -371,7 +371,10 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
+        Sighting::Edit(_)
+        | Sighting::Settled(_)
+        | Sighting::Inputs { .. }
+        | Sighting::Synced(_) => None,
     }
 }
 
