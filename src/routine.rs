@@ -302,6 +302,14 @@ pub enum Sighting {
     },
     /// The place is back; an edit of what is there now follows.
     Resumed(RoutineName),
+    /// Inputs of a build changed in content, came or went, and have come to rest.
+    Inputs {
+        /// The number of the build.
+        build: usize,
+        /// Which ones, at most 16, sorted, relative to the directory of the configuration where they lie beneath it. For a
+        /// file that went unheard of, its directory.
+        paths: Vec<PathBuf>,
+    },
     /// Changes are seen by looking instead of by events from now on.
     Polling {
         /// Why, and of which routines: a lower-case fragment.

@@ -11,6 +11,7 @@ const PURE: &[&str] = &[
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
+    "watch/wanted.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/mark.rs",

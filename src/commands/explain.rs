@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::{self, Common};
-use crate::config::{Config, Routine};
+use crate::config::{Config, Pattern, Routine};
 use crate::report::class::Class;
 use crate::report::json::line;
 use crate::report::text::{self, BAD, CARE, GOOD, NEWS};
@@ -27,7 +27,7 @@ pub(super) fn run(
     let config = load(common)?;
     let here = std::env::current_dir().map_err(Failure::other)?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &config.watch, &flags.paths, &here)
+    let explained = explain(&targets, &[], &config.watch, &flags.paths, &here)
         .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
@@ -93,8 +93,12 @@ impl Page<'_> {
         match &explained.verdict {
             Verdict::Entry { .. } => tell("Entry", GOOD, &reason),
             Verdict::Target(_) => tell("Target", GOOD, &reason),
+            _ if !explained.inputs.is_empty() => {}
             Verdict::Ignored(_) => tell("Ignored", CARE, &reason),
             Verdict::Other { .. } => tell("Other", NEWS, &reason),
+        }
+        for (_, pattern) in &explained.inputs {
+            tell("Input", GOOD, &self.input(pattern));
         }
         if let Some(Real { path, kind }) = &explained.real {
             let kind = kind.map_or("which leads nowhere", Kind::words);
@@ -127,8 +131,19 @@ impl Page<'_> {
         out
     }
 
+    fn input(&self, pattern: &Pattern) -> String {
+        let config = self.shown(&self.config.file);
+        let (text, line) = (escape(&pattern.text), pattern.line);
+        format!("of a build, by `{text}` in {config}:{line}: it runs when this changes")
+    }
+
     /// Why the verdict is what it is: what is said behind its name.
     fn reason(&self) -> String {
+        if let (Verdict::Ignored(_) | Verdict::Other { .. }, [(_, pattern), ..]) =
+            (&self.explained.verdict, &self.explained.inputs[..])
+        {
+            return self.input(pattern);
+        }
         let holds = list(&self.explained.holds);
         match &self.explained.verdict {
             Verdict::Entry { despite, .. } => {
@@ -205,6 +220,7 @@ impl Page<'_> {
         let (verdict, rule, target_of) = match &explained.verdict {
             Verdict::Entry { despite, .. } => ("entry", despite.as_ref(), none),
             Verdict::Target(routines) => ("target", None, routines.as_slice()),
+            _ if !explained.inputs.is_empty() => ("input", None, none),
             Verdict::Ignored(rule) => ("ignored", Some(rule), none),
             Verdict::Other { kept } => ("other", kept.as_ref(), none),
         };
@@ -216,6 +232,13 @@ impl Page<'_> {
                 "ready": code.is_ok(),
                 "bytes": code.as_ref().ok(),
                 "problem": code.as_ref().err(),
+            })
+        };
+        let input = |(_, pattern): &(usize, Pattern)| {
+            json!({
+                "pattern": pattern.text,
+                "file": self.config.file.to_string_lossy(),
+                "line": pattern.line,
             })
         };
         let leads_to =
@@ -232,6 +255,7 @@ impl Page<'_> {
             "rule": rule.map(|rule| self.rule_object(rule)),
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
             "target_of": target_of,
+            "inputs": explained.inputs.iter().map(input).collect::<Vec<_>>(),
             "routines": explained.routines,
             "backend": explained.backend,
         })

@@ -140,7 +140,7 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), settings, sender).map_err(Failure::other)
+    watch::start(context.targets(), Vec::new(), settings, sender).map_err(Failure::other)
 }
 
 /// Looks for another key as long as it is waited for.

@@ -94,7 +94,7 @@ pub(super) fn of(path: &Path, setting: Backend) -> Means {
     choose(setting, path.ancestors().find_map(file_system))
 }
 
-/// The routines that are polled, and whether somebody has been told why.
+/// The routines, and trees by their numbers in plans, that are polled, and whether somebody has been told why.
 #[derive(Debug)]
 pub(super) struct Polling {
     pub(super) setting: Backend,
@@ -154,6 +154,16 @@ impl Polling {
         told
     }
 
+    /// Whether a routine or tree is polled.
+    pub(super) fn is_polled(&self, user: usize) -> bool {
+        self.setting == Backend::Poll || self.routines.contains(&user)
+    }
+
+    /// Whether anything is.
+    pub(super) fn any(&self) -> bool {
+        self.setting == Backend::Poll || !self.routines.is_empty()
+    }
+
     /// What all changes together are noticed by.
     pub(super) fn means(&self, any_watch: bool) -> Means {
         match (any_watch, self.routines.is_empty()) {
@@ -199,10 +209,11 @@ fn told(lack: &Lack, needed: usize) -> (String, String) {
 
 fn names(routines: &HashSet<usize>, targets: &[Target]) -> String {
     let first = routines.iter().min().and_then(|&first| targets.get(first));
-    let name = first.map_or("nothing", |target| target.routine.as_str());
-    match routines.len() {
-        0 | 1 => format!("`{name}` is"),
-        more => format!("`{name}` and {} more are", more - 1),
+    match (first, routines.len()) {
+        (None, 0) => "nothing is".into(),
+        (None, _) => "the inputs of builds are".into(),
+        (Some(first), 1) => format!("`{}` is", first.routine),
+        (Some(first), more) => format!("`{}` and {} more are", first.routine, more - 1),
     }
 }
 

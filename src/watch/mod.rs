@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `select` | pure: which paths count, and why |
 //! | `debounce` | pure: hints become settled changes |
+//! | `wanted` | pure: which files of a tree patterns name |
 //! | `looks` | pure: when to look where no event asks for it |
 //! | `events` | notify's events become hints |
 //! | `plan` | which directories have to be watched, and what to listen for there |
@@ -12,6 +13,8 @@
 //! | `marker` | how to know that every event of the past has been heard |
 //! | `roots` | whether the places of entries still stand, and if not, what became of them |
 //! | `snapshot` | what the disk holds: stat keys, digests |
+//! | `tree` | what is known of the files of one tree, and how they differ from it |
+//! | `trees` | all trees: the inputs of builds |
 //! | `known` | what is known of one entry, and whether it can be taken as it is |
 //! | `outbox` | what is to be said, handed over in order |
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
@@ -49,6 +52,9 @@ mod snapshot;
 pub mod source;
 pub mod syntax;
 mod thread;
+mod tree;
+mod trees;
+mod wanted;
 mod watches;
 
 /// A routine as the watch room sees it.
@@ -64,6 +70,17 @@ pub struct Target {
     pub check: bool,
     /// Whether symbolic links may lead the entry out of its root.
     pub follow: bool,
+}
+
+/// The files that one build reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// The number of the build.
+    pub build: usize,
+    /// The directory that relative patterns begin at, absolute.
+    pub dir: PathBuf,
+    /// Paths and patterns: `src`, `src/**/*.ts`, `!src/generated`.
+    pub patterns: Vec<Pattern>,
 }
 
 /// How files are watched.
@@ -103,7 +120,7 @@ pub enum WatchError {
         "cannot start watching: no inotify instance is left for this user (fs.inotify.max_user_instances) or no file descriptor for this process; raise the limits with `sudo sysctl fs.inotify.max_user_instances=1024` and `ulimit -n 1024`"
     )]
     Instances,
-    /// An `ignore` pattern is not a pattern.
+    /// A pattern is none.
     #[error(transparent)]
     Pattern(#[from] select::PatternError),
     /// The system refuses file events.
@@ -186,24 +203,34 @@ impl Sync {
 /// were is an edit too; a change of permissions alone is none.
 ///
 /// No edit after the first one has the digest of a half-written file, provided its writer closes it.
+///
+/// Of `inputs` what there is at the start is taken as it is; what changes later is told by [`Sighting::Inputs`].
 pub fn start(
     targets: Vec<Target>,
+    inputs: Vec<Inputs>,
     settings: Settings,
     sightings: mpsc::Sender<Sighting>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
-    start_with(targets, &settings, sightings, Box::new(watches::inotify))
+    start_with(
+        targets,
+        &inputs,
+        &settings,
+        sightings,
+        Box::new(watches::inotify),
+    )
 }
 
 /// The same with another source of events.
 fn start_with(
     targets: Vec<Target>,
+    inputs: &[Inputs],
     settings: &Settings,
     sightings: mpsc::Sender<Sighting>,
     make: watches::Make,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
     let homes = snapshot::homes(&targets);
     let select = snapshot::select(&targets, &homes, &settings.ignore)?;
-    let (mut lookout, shared) = thread::Lookout::new(targets, settings, sightings, make);
+    let (mut lookout, shared) = thread::Lookout::new(targets, inputs, settings, sightings, make)?;
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);
     let directories = lookout.directories();

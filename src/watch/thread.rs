@@ -10,6 +10,7 @@
 //! has to be the one that the file had a while before, when the quiet time began.
 
 mod look;
+mod trees;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::look::Reread;
+use self::trees::Walk;
 use super::backend::{Means, Polling};
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
@@ -28,8 +30,10 @@ use super::marker::Marker;
 use super::outbox::Outbox;
 use super::roots::{Roots, Turn};
 use super::snapshot::{self, Seen};
+use super::tree::Budget;
+use super::trees::Trees;
 use super::watches::{Make, Watches};
-use super::{Settings, Target, WatchError};
+use super::{Inputs, Settings, Target, WatchError};
 use crate::config::Backend;
 use crate::routine::{Edit, Sighting};
 
@@ -44,6 +48,7 @@ pub(super) struct Lookout {
     targets: Vec<Target>,
     routines: Vec<Known>,
     roots: Roots,
+    trees: Trees,
     shared: Arc<Shared>,
     watches: Watches,
     polling: Polling,
@@ -69,6 +74,8 @@ enum Work {
     Ended,
     /// These routines had hints.
     Note(HashSet<usize>),
+    /// Something happened in trees.
+    Stirred(Vec<(PathBuf, Hint)>),
     /// Directories came or went.
     Moved,
     /// Events were lost.
@@ -79,6 +86,8 @@ enum Work {
     Sync(Vec<u64>),
     /// Changes are due.
     Settle(Vec<Due>, Instant),
+    /// Changes of trees are due.
+    SettleTrees(Vec<Due>),
     /// Changes do not settle.
     Overdue(Vec<Due>),
 }
@@ -86,10 +95,11 @@ enum Work {
 impl Lookout {
     pub(super) fn new(
         targets: Vec<Target>,
+        inputs: &[Inputs],
         settings: &Settings,
         sightings: mpsc::Sender<Sighting>,
         make: Make,
-    ) -> (Self, Arc<Shared>) {
+    ) -> Result<(Self, Arc<Shared>), WatchError> {
         let debounce = Debounce::new(targets.len(), settings.debounce, settings.max_wait);
         let debounce = match settings.backend {
             Backend::Native => debounce,
@@ -101,6 +111,7 @@ impl Lookout {
         let lookout = Self {
             routines: Vec::new(),
             roots: Roots::new(&targets),
+            trees: Trees::new(inputs, settings)?,
             targets,
             watches: Watches::new(&shared, make),
             polling: Polling::new(settings.backend, settings.poll_interval),
@@ -117,13 +128,13 @@ impl Lookout {
             missed_not_before: now,
             gave_way: now,
         };
-        (lookout, shared)
+        Ok((lookout, shared))
     }
 
     /// Arms the watches and reads every entry once. Of a root that is away there is no edit: that it is will be the
     /// first thing said.
     pub(super) fn first_scan(&mut self) -> Result<Vec<Edit>, WatchError> {
-        let armed = self.arm();
+        let armed = self.arm(Walk::First(Budget::new()));
         if let (Backend::Native, Some(lack)) = (self.polling.setting, armed.lack) {
             return Err(lack.into());
         }
@@ -166,6 +177,7 @@ impl Lookout {
                     self.look_in_full(Reread::Racy);
                 }
                 Work::Note(heard) => self.note(&heard),
+                Work::Stirred(stirred) => self.stir(&stirred),
                 Work::Moved => self.look_in_full(Reread::Racy),
                 Work::Missed => {
                     tracing::debug!("file events were lost; every entry is read again");
@@ -176,6 +188,7 @@ impl Lookout {
                 Work::Look(look) => self.look(look),
                 Work::Sync(numbers) => self.begin_syncs(&numbers),
                 Work::Settle(due, settled) => self.settle(&due, settled),
+                Work::SettleTrees(due) => self.settle_trees(&due),
                 Work::Overdue(overdue) => self.wait_for(&overdue),
             }
             self.end_syncs();
@@ -196,6 +209,9 @@ impl Lookout {
             if !inbox.heard.is_empty() {
                 return Work::Note(std::mem::take(&mut inbox.heard));
             }
+            if !inbox.stirred.is_empty() {
+                return Work::Stirred(std::mem::take(&mut inbox.stirred));
+            }
             if !inbox.moved.is_empty() {
                 return Work::Moved;
             }
@@ -210,6 +226,10 @@ impl Lookout {
             if !due.is_empty() {
                 return Work::Settle(due, now);
             }
+            let due = self.trees.due(now);
+            if !due.is_empty() {
+                return Work::SettleTrees(due);
+            }
             let overdue = inbox.debounce.overdue(now);
             if !overdue.is_empty() {
                 return Work::Overdue(overdue);
@@ -222,7 +242,11 @@ impl Lookout {
                 until = until.min(self.missed_not_before);
             }
             let debounce = &inbox.debounce;
-            let deadlines = [debounce.next_deadline(), debounce.next_overdue()];
+            let deadlines = [
+                debounce.next_deadline(),
+                debounce.next_overdue(),
+                self.trees.next_deadline(),
+            ];
             if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 until = until.min(deadline);
             }
@@ -414,11 +438,19 @@ impl Lookout {
     /// Makes sure that every change up to now is known, and remembers which ones have to settle.
     fn begin_syncs(&mut self, numbers: &[u64]) {
         self.marker.wait();
+        let stirred = std::mem::take(&mut self.shared.inbox().stirred);
+        self.stir(&stirred);
         self.look_in_full(Reread::Held);
-        let inbox = self.shared.inbox();
-        let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
+        let unsettled = self.unsettled();
         let begun = numbers.iter().map(|&number| (number, unsettled.clone()));
         self.syncs.extend(begun);
+    }
+
+    /// The routines, and the trees by the numbers that plans know them by, that have not settled.
+    fn unsettled(&self) -> HashSet<usize> {
+        let inbox = self.shared.inbox();
+        let routines = inbox.debounce.unsettled();
+        routines.chain(self.trees.unsettled()).collect()
     }
 
     /// Tells of the syncs whose changes have all settled.
@@ -426,7 +458,7 @@ impl Lookout {
         if self.syncs.is_empty() {
             return;
         }
-        let unsettled: HashSet<usize> = self.shared.inbox().debounce.unsettled().collect();
+        let unsettled = self.unsettled();
         let outbox = &mut self.outbox;
         self.syncs.retain_mut(|(number, waited_for)| {
             waited_for.retain(|routine| unsettled.contains(routine));
