@@ -319,13 +319,6 @@ pub enum Sighting {
     },
     /// Events tell of changes again; what they tell of, in words.
     Events(String),
-    /// What a build reads came to rest with other bytes than before.
-    Inputs {
-        /// The number of the build.
-        build: usize,
-        /// The files, absolute.
-        paths: Vec<PathBuf>,
-    },
     /// Everything that was changed before this sync was asked for has been said.
     Synced(u64),
 }

@@ -16,10 +16,14 @@ pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure>
         .collect();
     let line = match common.format {
         Format::Text => format!(
-            "{} is fine: {} ({}), {}\n",
+            "{} is fine: {} ({}), {}{}\n",
             config.file.display(),
             plural(names.len() as u64, "routine"),
             names.join(", "),
+            match config.builds().len() {
+                0 => String::new(),
+                builds => format!("{}, ", plural(builds as u64, "build")),
+            },
             config.service.endpoint.url,
         ),
         Format::Json => {
@@ -28,6 +32,7 @@ pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure>
                 "file": config.file.to_string_lossy(),
                 "endpoint": config.service.endpoint.url,
                 "routines": names,
+                "builds": config.builds().iter().map(|(build, _)| &build.command).collect::<Vec<_>>(),
             });
             format!("{object}\n")
         }

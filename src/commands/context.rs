@@ -1,7 +1,6 @@
 //! What the commands that talk to the service begin with: configuration, key, client, state directory.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -196,43 +195,49 @@ impl Context {
         self.config.routines.iter().map(target).collect()
     }
 
-    /// The builds of these routines, each once; none in a dry run, which leaves the disk as it is and says so.
-    pub(super) fn builds(&self, report: &mut Report) -> Vec<Build> {
-        let dir = self.config.file.parent().unwrap_or(Path::new("/"));
-        let mut builds: Vec<(&config::Build, Build)> = Vec::new();
-        for routine in &self.config.routines {
-            let Some(build) = &routine.build else {
-                continue;
-            };
-            if self.settings.dry_run {
-                report.tell(&Event::Planned {
-                    routine: routine.name.clone(),
-                    action: "build",
-                    detail: format!("with `{}`, and takes the entry as it is", build.command),
-                    saves: None,
-                });
-                continue;
-            }
-            let known = builds.iter_mut().find(|(known, _)| *known == build);
-            let it = match known {
-                Some((_, it)) => it,
-                None => {
-                    let it = Build {
-                        command: build.command.clone(),
-                        dir: dir.to_owned(),
-                        timeout: build.timeout,
-                        environment: environment::of_build(dir, env),
-                        lock: self.state.build_lock(dir, &build.command),
-                        routines: Vec::new(),
-                        entries: Vec::new(),
-                    };
-                    &mut builds.push_mut((build, it)).1
-                }
-            };
-            it.routines.push(routine.name.clone());
-            it.entries.push(routine.entry.clone());
+    /// The builds of these routines; none in a dry run, which changes nothing on the disk either.
+    pub(super) fn builds(&self) -> Vec<Build> {
+        if self.settings.dry_run {
+            return Vec::new();
         }
-        builds.into_iter().map(|(_, build)| build).collect()
+        let dir = self.config.dir();
+        let build = |(build, routines): &(&config::Build, Vec<&Routine>)| Build {
+            command: build.command.clone(),
+            dir: dir.to_owned(),
+            timeout: build.timeout,
+            environment: environment::of_build(dir, env),
+            lock: self.state.build_lock(dir, &build.command),
+            routines: routines.iter().map(|it| it.name.clone()).collect(),
+            entries: routines.iter().map(|it| it.entry.clone()).collect(),
+        };
+        self.config.builds().iter().map(build).collect()
+    }
+
+    /// What these builds read.
+    pub(super) fn inputs(&self) -> Vec<watch::Inputs> {
+        if self.settings.dry_run {
+            return Vec::new();
+        }
+        inputs(&self.config)
+    }
+
+    /// In a dry run says which builds do not run.
+    pub(super) fn tell_unbuilt(&self, report: &mut Report) {
+        if !self.settings.dry_run {
+            return;
+        }
+        for (build, routines) in self.config.builds() {
+            let planned = |routine: &Routine| Event::Planned {
+                routine: routine.name.clone(),
+                action: "build",
+                detail: format!("with `{}`, and takes the entry as it is", build.command),
+                saves: None,
+            };
+            routines
+                .into_iter()
+                .map(planned)
+                .for_each(|event| report.tell(&event));
+        }
     }
 
     /// Ends what was started for this run alone.
@@ -252,6 +257,17 @@ pub(super) fn target(routine: &Routine) -> watch::Target {
         check: routine.check,
         follow: routine.follow,
     }
+}
+
+/// What the watcher needs to know of the builds of a configuration.
+pub(super) fn inputs(config: &Config) -> Vec<watch::Inputs> {
+    let builds = config.builds().into_iter().enumerate();
+    let inputs = |(number, (build, _)): (usize, (&config::Build, _))| watch::Inputs {
+        build: number,
+        dir: config.dir().to_owned(),
+        patterns: build.watch.clone(),
+    };
+    builds.map(inputs).collect()
 }
 
 pub(super) fn state_failure(error: StateError) -> Failure {

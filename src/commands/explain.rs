@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::{self, Common};
-use crate::config::{Config, Pattern, Routine};
+use crate::config::{Build, Config, Pattern, Routine};
 use crate::report::class::Class;
 use crate::report::json::line;
 use crate::report::text::{self, BAD, CARE, GOOD, NEWS};
@@ -27,8 +27,14 @@ pub(super) fn run(
     let config = load(common)?;
     let here = std::env::current_dir().map_err(Failure::other)?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &[], &config.watch, &flags.paths, &here)
-        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    let explained = explain(
+        &targets,
+        &context::inputs(&config),
+        &config.watch,
+        &flags.paths,
+        &here,
+    )
+    .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
         let page = Page {
@@ -97,8 +103,12 @@ impl Page<'_> {
             Verdict::Ignored(_) => tell("Ignored", CARE, &reason),
             Verdict::Other { .. } => tell("Other", NEWS, &reason),
         }
-        for (_, pattern) in &explained.inputs {
-            tell("Input", GOOD, &self.input(pattern));
+        for (build, pattern) in &explained.inputs {
+            tell("Input", GOOD, &self.input(*build, pattern));
+        }
+        for (build, of) in self.makers() {
+            let (command, of) = (escape(&build.command), list(&of));
+            tell("Made", NEWS, &format!("by `{command}` for {of}"));
         }
         if let Some(Real { path, kind }) = &explained.real {
             let kind = kind.map_or("which leads nowhere", Kind::words);
@@ -131,18 +141,41 @@ impl Page<'_> {
         out
     }
 
-    fn input(&self, pattern: &Pattern) -> String {
+    /// The builds that make the entry, if the path is one, each with its routines.
+    fn makers(&self) -> Vec<(&Build, Vec<RoutineName>)> {
+        let is_entry =
+            |routine: &&Routine| self.entries.iter().any(|(it, _)| it.name == routine.name);
+        let mut makers = Vec::new();
+        for (build, routines) in self.config.builds() {
+            let of = routines.into_iter().filter(is_entry);
+            let of: Vec<RoutineName> = of.map(|routine| routine.name.clone()).collect();
+            if !of.is_empty() {
+                makers.push((build, of));
+            }
+        }
+        makers
+    }
+
+    fn input(&self, build: usize, pattern: &Pattern) -> String {
+        let command = self
+            .config
+            .builds()
+            .get(build)
+            .map(|(it, _)| escape(&it.command));
+        let command = command.unwrap_or_default();
         let config = self.shown(&self.config.file);
         let (text, line) = (escape(&pattern.text), pattern.line);
-        format!("of a build, by `{text}` in {config}:{line}: it runs when this changes")
+        format!(
+            "of the build `{command}` by `{text}` in {config}:{line}: it runs when this changes"
+        )
     }
 
     /// Why the verdict is what it is: what is said behind its name.
     fn reason(&self) -> String {
-        if let (Verdict::Ignored(_) | Verdict::Other { .. }, [(_, pattern), ..]) =
+        if let (Verdict::Ignored(_) | Verdict::Other { .. }, [(build, pattern), ..]) =
             (&self.explained.verdict, &self.explained.inputs[..])
         {
-            return self.input(pattern);
+            return self.input(*build, pattern);
         }
         let holds = list(&self.explained.holds);
         match &self.explained.verdict {
@@ -234,8 +267,9 @@ impl Page<'_> {
                 "problem": code.as_ref().err(),
             })
         };
-        let input = |(_, pattern): &(usize, Pattern)| {
+        let input = |(build, pattern): &(usize, Pattern)| {
             json!({
+                "build": self.config.builds().get(*build).map(|(it, _)| &it.command),
                 "pattern": pattern.text,
                 "file": self.config.file.to_string_lossy(),
                 "line": pattern.line,
@@ -255,6 +289,7 @@ impl Page<'_> {
             "rule": rule.map(|rule| self.rule_object(rule)),
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
             "target_of": target_of,
+            "made_by": self.makers().iter().map(|(build, _)| &build.command).collect::<Vec<_>>(),
             "inputs": explained.inputs.iter().map(input).collect::<Vec<_>>(),
             "routines": explained.routines,
             "backend": explained.backend,

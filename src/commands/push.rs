@@ -43,7 +43,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
-        builds: context.builds(report),
+        builds: context.builds(),
         sightings,
         asked: Asked::nobody(),
         rekeyed: Rekeyed::never(),

@@ -87,6 +87,7 @@ pub(super) async fn run(
         return Err(Failure::new(Class::Locked, text));
     };
     tell_ready(&context, begun, report);
+    context.tell_unbuilt(report);
 
     let until = if flags.once {
         Until::Idle { give_up: None }
@@ -106,7 +107,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
-        builds: context.builds(report),
+        builds: context.builds(),
         sightings,
         asked,
         rekeyed: rekeyed(&context),
@@ -140,7 +141,7 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), Vec::new(), settings, sender).map_err(Failure::other)
+    watch::start(context.targets(), context.inputs(), settings, sender).map_err(Failure::other)
 }
 
 /// Looks for another key as long as it is waited for.

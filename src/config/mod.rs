@@ -205,16 +205,47 @@ pub struct Routine {
     pub build: Option<Build>,
 }
 
-/// A command that makes entries. Two routines that say the same have one build, which runs once for both; no two builds
-/// differ in their time alone.
+/// A command that makes entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     /// What a shell is given, in the directory of the file.
     pub command: String,
-    /// The patterns of what it reads, relative to the directory of the file, sorted; at least one.
-    pub watch: Vec<String>,
+    /// What it reads: paths and patterns as the watch room knows them, relative to the directory of the file; at least
+    /// one.
+    pub watch: Vec<Pattern>,
     /// How long a run may take.
     pub timeout: Duration,
+}
+
+impl Build {
+    /// Whether another routine names the same build: the same command with the same `watch`, letter for letter. Then it
+    /// has the same time, too, and runs once for both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (own, others) = (self.watch.iter(), other.watch.iter());
+        self.command == other.command && own.map(|it| &it.text).eq(others.map(|it| &it.text))
+    }
+}
+
+impl Config {
+    /// The directory of the file: where builds run, and where relative paths begin.
+    pub fn dir(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Each build once, with its routines. Its number is its place here.
+    pub fn builds(&self) -> Vec<(&Build, Vec<&Routine>)> {
+        let mut builds: Vec<(&Build, Vec<&Routine>)> = Vec::new();
+        for routine in &self.routines {
+            let Some(build) = &routine.build else {
+                continue;
+            };
+            match builds.iter_mut().find(|(known, _)| known.is_same(build)) {
+                Some((_, routines)) => routines.push(routine),
+                None => builds.push((build, vec![routine])),
+            }
+        }
+        builds
+    }
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.

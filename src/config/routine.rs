@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::check::{bad_pattern, not_yet, period};
 use super::error::{Fault, line_of};
 use super::raw::{self, suggestion};
-use super::{Build, Routine, absolute};
+use super::{Build, Pattern, Routine, absolute};
 use crate::routine::RoutineName;
 
 const BUILD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         "\"revision\"",
     )?;
     let publish_to = publish_to(raw.publish_to)?;
-    let build = build(raw.build)?;
+    let build = build(raw.build, text)?;
     Ok(Routine {
         name,
         entry,
@@ -142,7 +142,7 @@ fn publish_to(environments: Vec<Spanned<String>>) -> Result<Vec<String>, Fault> 
     Ok(names)
 }
 
-fn build(raw: Option<Spanned<raw::Build>>) -> Result<Option<Build>, Fault> {
+fn build(raw: Option<Spanned<raw::Build>>, file: &str) -> Result<Option<Build>, Fault> {
     let Some(raw) = raw else {
         return Ok(None);
     };
@@ -164,10 +164,11 @@ fn build(raw: Option<Spanned<raw::Build>>) -> Result<Option<Build>, Fault> {
     let mut patterns = Vec::new();
     for pattern in watch {
         inputs(&pattern)?;
-        patterns.push(pattern.into_inner());
+        patterns.push(Pattern {
+            line: line_of(file, pattern.span().start),
+            text: pattern.into_inner(),
+        });
     }
-    patterns.sort();
-    patterns.dedup();
     Ok(Some(Build {
         command: command.into_inner(),
         watch: patterns,
@@ -175,21 +176,15 @@ fn build(raw: Option<Spanned<raw::Build>>) -> Result<Option<Build>, Fault> {
     }))
 }
 
-/// Checks one pattern of what a build reads.
+/// Checks one path or pattern of what a build reads.
 fn inputs(pattern: &Spanned<String>) -> Result<(), Fault> {
     let text = pattern.get_ref();
-    let fault = |message: &str| Fault::at(pattern.span(), message);
+    let text = text.strip_prefix('!').unwrap_or(text);
     if text.trim().is_empty() || text.chars().any(char::is_control) {
-        return Err(fault("a build watches files and directories with names"));
+        let message = "a build watches files and directories with names";
+        return Err(Fault::at(pattern.span(), message));
     }
     globset::Glob::new(text).map_err(|error| bad_pattern(pattern, &error))?;
-    let mut parts = Path::new(text).components();
-    if parts.any(|part| matches!(part, Component::ParentDir | Component::RootDir)) {
-        return Err(
-            fault("a build watches what lies below the directory of this file")
-                .help("move this file up, to the directory that holds all of it"),
-        );
-    }
     Ok(())
 }
 
@@ -202,9 +197,7 @@ pub(super) fn same_time(
     let (Some(build), Some(span)) = (build, span) else {
         return Ok(());
     };
-    let differs = |known: &&Build| {
-        (&known.command, &known.watch) == (&build.command, &build.watch) && *known != build
-    };
+    let differs = |known: &&Build| known.is_same(build) && known.timeout != build.timeout;
     let mut builds = known.iter().filter_map(|routine| routine.build.as_ref());
     match builds.find(differs) {
         Some(_) => Err(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,11 @@ pub(super) enum News {
 impl Builds {
     pub(super) fn new(list: Vec<Build>, mode: Mode) -> Self {
         let (tell, told) = mpsc::channel(LINES);
-        let turns = list.iter().map(|it| (it.entries.clone(), it.timeout));
+        // By the names that changes are told with.
+        let turns = list.iter().map(|it| {
+            let entries = it.entries.iter().map(|entry| below(it, entry));
+            (entries.collect(), it.timeout)
+        });
         Self {
             turns: Turns::new(turns),
             list,
@@ -213,7 +217,7 @@ impl Builds {
         report.tell(&report::Event::Building {
             command: it.command.clone(),
             routines: it.routines.clone(),
-            changed: shown(&it, changed),
+            changed: shown(changed),
             early,
         });
         self.say(build, schedule::Event::Building);
@@ -268,11 +272,11 @@ impl Builds {
         let Some(it) = self.list.get(build) else {
             return;
         };
-        let changed = shown(it, paths);
+        let changed = shown(paths);
         let (command, names) = (it.command.clone(), changed.join(", "));
         let problem = Problem {
             what: format!("its build changes what it reads, run after run: `{command}` changes {names}"),
-            help: "leave these files out with `ignore` in [watch], or name less in `watch` of the build; until then a change of anything else lets it run at once".into(),
+            help: "name less in `watch` of the build, take these files out there with a `!` before them, or ignore them with `ignore` in [watch]; a change by anybody else lets it run at once".into(),
             class: Class::Build,
             operation: None,
             request_id: None,
@@ -309,13 +313,16 @@ impl Builds {
     }
 }
 
-/// Paths as seen from where a build runs.
-fn shown(build: &Build, paths: &[PathBuf]) -> Vec<String> {
-    let shown = |path: &PathBuf| {
-        let below = path.strip_prefix(&build.dir).unwrap_or(path);
-        below.display().to_string()
-    };
-    paths.iter().map(shown).collect()
+/// A path as seen from where a build runs.
+fn below(build: &Build, path: &Path) -> PathBuf {
+    path.strip_prefix(&build.dir).unwrap_or(path).to_owned()
+}
+
+fn shown(paths: &[PathBuf]) -> Vec<String> {
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 /// Why a run failed. `late` is the time that it took too much of, if it was that.
