@@ -1,7 +1,7 @@
 //! One run of a build: a process group, its output, its end.
 //!
-//! A run ends when its shell does. What is left of its group then is killed, so that no two runs are ever under way at
-//! once. The group is on a leash: a pipe of which er-dev alone has the other end. Within the group somebody reads from it
+//! A run ends when its shell does, or, where it was asked to end, when nobody is left who could print anything. What is
+//! left of its group then is killed, so that no two runs are ever under way at once. The group is on a leash: a pipe of which er-dev alone has the other end. Within the group somebody reads from it
 //! and kills the group when it breaks, so that no run survives er-dev, not even one that was killed itself. A program
 //! that leaves the group, as one that makes itself a service does, is out of reach.
 
@@ -91,16 +91,22 @@ async fn carry_out(
         _ = orders.recv() => return Err(io::ErrorKind::Interrupted.into()),
     };
     let (mut group, mut printed) = start(build)?;
-    let status = loop {
+    let (mut status, mut asked) = (None, None);
+    // Whoever was asked to end gets the time for that, also when the shell of the run has gone ahead.
+    while status.is_none() || (asked == Some(Order::Terminate) && printed.open) {
         tokio::select! {
-            status = group.child.wait() => break status,
+            ended = group.child.wait(), if status.is_none() => status = Some(ended),
             line = printed.next(), if printed.open => kept.take(line, lines).await,
-            order = orders.recv() => group.signal(match order {
-                Some(Order::Terminate) => Signal::TERM,
-                Some(Order::Kill) | None => Signal::KILL,
-            }),
+            order = orders.recv(), if asked != Some(Order::Kill) => {
+                let order = order.unwrap_or(Order::Kill);
+                group.signal(match order {
+                    Order::Terminate => Signal::TERM,
+                    Order::Kill => Signal::KILL,
+                });
+                asked = Some(order);
+            }
         }
-    };
+    }
     group.signal(Signal::KILL);
     let rest = async {
         while printed.open {
@@ -110,7 +116,7 @@ async fn carry_out(
     };
     // The time may be up at any line, and what was read before is kept.
     let _ = tokio::time::timeout(LAST_WORDS, rest).await;
-    status
+    status.unwrap_or(Err(io::ErrorKind::Interrupted.into()))
 }
 
 /// A run's processes. They are killed when this is dropped.
@@ -307,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Waits until a process is no more, or nothing but its number.
+    /// Waits until a process has ended. Nothing tells of the end of somebody else's child, so that it is looked at.
     async fn until_gone(pid: &str) {
         let stat = format!("/proc/{pid}/stat");
         let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
@@ -352,6 +358,19 @@ mod tests {
             assert_eq!(ended_by, Some(signal.as_raw()));
             until_gone(&pid).await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_to_end_can_tidy_up_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let tidy =
+            "trap 'sleep 0.2; touch tidy; exit' TERM; echo begun; while :; do sleep 0.01; done";
+        std::fs::write(dir.path().join("a.sh"), tidy).unwrap();
+        let mut begun = Begun::new(build(dir.path(), "sh a.sh; exit 1"));
+        begun.line().await;
+        begun.orders.send(Order::Terminate).await.unwrap();
+        assert!(!begun.end().await.end.unwrap().success());
+        assert!(dir.path().join("tidy").exists());
     }
 
     #[tokio::test]
