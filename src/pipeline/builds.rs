@@ -255,7 +255,7 @@ impl Builds {
                 let problem = problem(&command, &end, late);
                 let code = end.ok().and_then(|status| status.code());
                 self.problems.insert(build, problem.clone());
-                report.tell(&report::Event::Broken {
+                report.tell(&report::Event::Broken(Box::new(report::Broken {
                     command,
                     routines,
                     exit: code.filter(|_| late.is_none()),
@@ -263,7 +263,7 @@ impl Builds {
                     output,
                     cut,
                     problem,
-                });
+                })));
             }
         }
     }

@@ -43,13 +43,6 @@ enum Building {
     Broken { wrote: bool },
 }
 
-impl Building {
-    /// Whether edits go on nevertheless.
-    fn lets_edits_go(self) -> bool {
-        matches!(self, Self::Settling | Self::Broken { wrote: false })
-    }
-}
-
 /// What may be started.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Job {
@@ -125,7 +118,7 @@ impl Queue {
             .or_insert(Building::Running { wrote: false });
     }
 
-    /// The build ended well: edits go on, and what it wrote may still have to be told of.
+    /// The build ended well: edits go on, but for a first look, and what it wrote may still have to be told of.
     pub fn build_ended_well(&mut self, routine: RoutineName) {
         self.builds.insert(routine, Building::Settling);
     }
@@ -148,10 +141,14 @@ impl Queue {
         self.builds.insert(routine, Building::Broken { wrote });
     }
 
-    /// Whether the edits of a routine may go on as far as its build is concerned.
-    fn is_built(&self, routine: &RoutineName) -> bool {
-        let building = self.builds.get(routine);
-        building.is_none_or(|building| building.lets_edits_go())
+    /// Whether an edit may go on as far as the build of its entry is concerned.
+    fn is_built(&self, edit: &Edit) -> bool {
+        match self.builds.get(&edit.routine) {
+            None | Some(Building::Broken { wrote: false }) => true,
+            // What was looked at before the run is not what the run made; an edit that tells of that is on its way.
+            Some(Building::Settling) => edit.saves > 0,
+            Some(Building::Running { .. } | Building::Broken { wrote: true }) => false,
+        }
     }
 
     /// Lets nothing of a routine be started until it is released.
@@ -190,8 +187,11 @@ impl Queue {
         let free = |routine: &RoutineName| !self.held.contains(routine);
         let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
             Slot::Waiting {
-                not_before, ticket, ..
-            } if *not_before <= now && free(routine) && self.is_built(routine) => {
+                edit,
+                not_before,
+                ticket,
+                ..
+            } if *not_before <= now && free(routine) && self.is_built(edit) => {
                 Some((*ticket, routine))
             }
             _ => None,
@@ -311,9 +311,9 @@ impl Queue {
         }
         let free = |routine: &RoutineName| !self.held.contains(routine);
         let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
-            Slot::Waiting { not_before, .. } if free(routine) && self.is_built(routine) => {
-                Some(*not_before)
-            }
+            Slot::Waiting {
+                edit, not_before, ..
+            } if free(routine) && self.is_built(edit) => Some(*not_before),
             _ => None,
         });
         let idle = |routine: &RoutineName| !self.slots.contains_key(routine) && free(routine);

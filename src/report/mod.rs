@@ -269,25 +269,7 @@ pub enum Event {
         took: Duration,
     },
     /// A build failed. What it wrote does not go up.
-    Broken {
-        /// Its command.
-        #[serde(rename = "build", serialize_with = "json::text")]
-        command: String,
-        /// The routines whose entries it makes.
-        routines: Vec<RoutineName>,
-        /// The exit code, if it ended with one.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        exit: Option<i32>,
-        /// How long it took.
-        #[serde(rename = "ms", serialize_with = "json::millis")]
-        took: Duration,
-        /// What it printed, in lines; the last of them if they are many.
-        output: Vec<String>,
-        /// Lines before them that were not kept.
-        cut: u64,
-        /// Why.
-        problem: Problem,
-    },
+    Broken(Box<Broken>),
     /// A build changes what it reads, run after run, and rests for a while.
     Looping {
         /// Its command.
@@ -433,6 +415,28 @@ pub enum Event {
     },
     /// The accounting at the end.
     Done(Totals),
+}
+
+/// How a build failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Broken {
+    /// Its command.
+    #[serde(rename = "build", serialize_with = "json::text")]
+    pub command: String,
+    /// The routines whose entries it makes.
+    pub routines: Vec<RoutineName>,
+    /// The exit code, if it ended with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// How long it took.
+    #[serde(rename = "ms", serialize_with = "json::millis")]
+    pub took: Duration,
+    /// What it printed, in lines; the last of them if they are many.
+    pub output: Vec<String>,
+    /// Lines before them that were not kept.
+    pub cut: u64,
+    /// Why.
+    pub problem: Problem,
 }
 
 /// What work can do without for a while, with less safety.
@@ -598,7 +602,7 @@ impl Event {
             | Self::Restored { .. }
             | Self::Building { .. }
             | Self::Built { .. }
-            | Self::Broken { .. }
+            | Self::Broken(_)
             | Self::Looping { .. }
             | Self::Stopping { .. }
             | Self::Done(_) => None,

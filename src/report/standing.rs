@@ -240,19 +240,24 @@ impl Standing {
             Event::Restored { safety, .. } => {
                 self.degraded.remove(safety);
             }
-            Event::Building { command, .. } => {
+            Event::Building {
+                command, routines, ..
+            } => {
                 let what = clip(&format!("its build runs: `{command}`"));
                 let reason = Reason {
                     what,
                     help: String::new(),
                     class: Class::Build.word().into(),
                 };
-                self.builds(event, Some(&reason));
+                self.build(routines, Some(&reason));
             }
-            Event::Built { .. } => self.builds(event, None),
-            Event::Broken { problem, .. } | Event::Looping { problem, .. } => {
-                self.builds(event, Some(&Reason::of(problem)));
+            Event::Built { routines, .. } => self.build(routines, None),
+            Event::Broken(broken) => {
+                self.build(&broken.routines, Some(&Reason::of(&broken.problem)));
             }
+            Event::Looping {
+                routines, problem, ..
+            } => self.build(routines, Some(&Reason::of(problem))),
             other => {
                 if let Some(routine) = other.routine() {
                     let known = self.routines.entry(routine.clone()).or_default();
@@ -263,16 +268,10 @@ impl Standing {
     }
 
     /// Takes note of how the build of some routines fares.
-    fn builds(&mut self, event: &Event, reason: Option<&Reason>) {
-        if let Event::Building { routines, .. }
-        | Event::Built { routines, .. }
-        | Event::Broken { routines, .. }
-        | Event::Looping { routines, .. } = event
-        {
-            for routine in routines {
-                let known = self.routines.entry(routine.clone()).or_default();
-                known.build = reason.cloned();
-            }
+    fn build(&mut self, routines: &[RoutineName], reason: Option<&Reason>) {
+        for routine in routines {
+            let known = self.routines.entry(routine.clone()).or_default();
+            known.build = reason.cloned();
         }
     }
 

@@ -120,7 +120,7 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Resumed { .. } => ("Resumed", GOOD),
         Event::Building { .. } => ("Building", NEWS),
         Event::Built { .. } => ("Built", GOOD),
-        Event::Broken { .. } => ("Broken", BAD),
+        Event::Broken(_) => ("Broken", BAD),
         Event::Looping { .. } => ("Looping", CARE),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Published { .. } => ("Published", GOOD),
@@ -186,7 +186,8 @@ fn object(event: &Event) -> String {
         }
         Event::Restored { what, .. } => escape(what),
         Event::Building { command, .. } | Event::Built { command, .. } => escape(command),
-        Event::Broken { routines, .. } | Event::Looping { routines, .. } => names(routines),
+        Event::Broken(broken) => names(&broken.routines),
+        Event::Looping { routines, .. } => names(routines),
         other => other.routine().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -267,7 +268,7 @@ fn details(event: &Event) -> String {
         Event::Built { routines, took, .. } => {
             format!("for {}  {}", names(routines), seconds(*took))
         }
-        Event::Broken { problem, .. } => sentence(problem),
+        Event::Broken(broken) => sentence(&broken.problem),
         Event::Looping { problem, after, .. } => {
             format!("{}, next run in {}", sentence(problem), seconds(*after))
         }
@@ -399,7 +400,7 @@ fn has_problem(event: &Event) -> bool {
             | Event::Waiting { .. }
             | Event::Halted { .. }
             | Event::Critical { .. }
-            | Event::Broken { .. }
+            | Event::Broken(_)
             | Event::Looping { .. }
             | Event::Warning { .. }
     )
@@ -455,14 +456,9 @@ impl Page {
             | Event::Warning { problem, .. } => {
                 return self.problem(problem, "");
             }
-            Event::Broken {
-                problem,
-                output,
-                cut,
-                ..
-            } => {
-                self.problem(problem, "");
-                return self.output(output, *cut);
+            Event::Broken(broken) => {
+                self.problem(&broken.problem, "");
+                return self.output(&broken.output, broken.cut);
             }
             Event::Done(totals) => {
                 self.below(VERB + 2);

@@ -319,7 +319,7 @@ fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
 }
 
 fn broken(output: &[&str], cut: u64) -> Event {
-    Event::Broken {
+    Event::Broken(Box::new(Broken {
         command: "npm run build".into(),
         routines: vec![hello()],
         exit: Some(1),
@@ -334,7 +334,7 @@ fn broken(output: &[&str], cut: u64) -> Event {
             request_id: None,
             frame: None,
         },
-    }
+    }))
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
             routines: vec![routine.clone()],
             took: wait,
         },
-        Event::Broken {
+        Event::Broken(Box::new(Broken {
             command: foreign.into(),
             routines: vec![routine.clone()],
             exit: n.is_multiple_of(2).then_some(1),
@@ -154,7 +154,7 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
             output: Vec::new(),
             cut: 0,
             problem: problem.clone(),
-        },
+        })),
         Event::Looping {
             command: foreign.into(),
             routines: vec![routine.clone()],

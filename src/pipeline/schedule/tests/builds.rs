@@ -80,6 +80,26 @@ fn what_a_build_writes_waits_until_it_has_ended_well() {
 }
 
 #[test]
+fn a_look_from_before_a_build_waits_until_all_that_was_written_has_been_told_of() {
+    for told in [false, true] {
+        let mut it = Bench::new(Mode::Daemon);
+        it.build(Event::Building);
+        let look = Edit {
+            saves: 0,
+            ..edit("hello", "a", it.now)
+        };
+        it.handle(Event::Edited(look));
+        it.build(Event::Built);
+        assert_eq!((it.up.len(), it.schedule.next_deadline()), (0, None));
+        if told {
+            it.edit("b");
+        }
+        it.build(Event::Rested);
+        assert_eq!(it.up, [if told { "b" } else { "a" }]);
+    }
+}
+
+#[test]
 fn what_a_failed_build_wrote_stays_until_one_succeeds_or_somebody_else_writes() {
     for by_hand in [false, true] {
         let mut it = Bench::new(Mode::Daemon);
@@ -174,18 +194,37 @@ proptest! {
     #[test]
     fn nothing_goes_up_that_a_failed_build_wrote_and_every_edit_ends(script in proptest::collection::vec(0..6_u8, 0..60)) {
         let mut it = Bench::new(Mode::Daemon);
-        // Whether a build runs, and the last edit with whether it was written in a run that did not end well.
-        let (mut runs, mut last) = (false, None);
+        // Whether a build runs, or settles after a good end, and the last edit with whether a run wrote it that did not
+        // end well.
+        let (mut runs, mut settles, mut last) = (false, false, None);
         for (index, step) in script.into_iter().enumerate() {
             let text = ["a", "b", "c", "d"][index % 4];
             let before = it.up.len();
             match step {
-                0 => { it.build(Event::Building); runs = true; }
-                1 if runs => { it.build(Event::Built); runs = false; last = last.map(|(text, _)| (text, false)); }
-                2 if runs => { it.build(broken); runs = false; }
-                3 if !runs => it.build(Event::Rested),
-                4 => { last = Some((text, runs)); it.edit(text); }
-                _ => if let Some(text) = it.up.last().cloned() { it.deployed(&text); }
+                0 => {
+                    it.build(Event::Building);
+                    (runs, settles) = (true, false);
+                }
+                1 if runs => {
+                    it.build(Event::Built);
+                    (runs, settles) = (false, true);
+                    last = last.map(|(text, _)| (text, false));
+                }
+                2 if runs => {
+                    it.build(broken);
+                    runs = false;
+                }
+                3 if settles => {
+                    it.build(Event::Rested);
+                    settles = false;
+                }
+                4 => {
+                    last = Some((text, runs));
+                    it.edit(text);
+                }
+                _ => if let Some(text) = it.up.last().cloned() {
+                    it.deployed(&text);
+                }
             }
             for up in &it.up[before..] {
                 prop_assert!(!runs, "{up} went up during a run");
