@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "routine.rs",
     "watch/select.rs",
+    "watch/claims.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
     "watch/wanted.rs",

@@ -28,7 +28,7 @@ pub(super) struct Context {
     pub(super) cloud: Arc<Cloud>,
     pub(super) state: StateDir,
     pub(super) keys: Arc<Keys>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// What a run on the emulator takes with it when it ends.
     ground: Option<Ground>,
 }
@@ -39,6 +39,9 @@ struct Ground {
     _state: TempDir,
 }
 
+/// The watch locks of routines.
+pub(super) type WatchLocks = BTreeMap<RoutineName, WatchLock>;
+
 /// What a command changes about the configuration.
 #[derive(Default)]
 pub(super) struct Choice<'a> {
@@ -48,6 +51,8 @@ pub(super) struct Choice<'a> {
     pub(super) emulator: bool,
     /// Whether to change nothing on the service.
     pub(super) dry_run: bool,
+    /// Whether files come and go while the command runs, so that it tells itself which of them cannot be routines.
+    pub(super) watches: bool,
     /// How many versions are left at rest, if not as many as the configuration says.
     pub(super) keep: Option<usize>,
 }
@@ -56,6 +61,11 @@ impl Context {
     /// Reads the configuration and the key. Makes no request.
     pub(super) async fn open(common: &Common, choice: Choice<'_>) -> Result<Self, Failure> {
         let mut config = load(common)?;
+        if !choice.watches {
+            for (what, help) in &config.refused {
+                tracing::warn!("{what}; {help}");
+            }
+        }
         choose(&mut config, choice.routines)?;
         if let Some(keep) = choice.keep {
             let cap = config.revisions.cap;
@@ -160,37 +170,44 @@ impl Context {
             .map_err(state_failure)
     }
 
-    /// Takes the watch lock of every routine, or says which one another er-dev watches. Where the state directory does
-    /// not allow for locks, watching goes on without.
-    pub(super) fn watch_locks(&self) -> Result<Vec<WatchLock>, Failure> {
-        let take = |routine: &Routine| {
+    /// Takes the watch lock of every routine, or says which one another er-dev watches. Of those that fit a pattern the
+    /// ones that cannot be had are left out and returned. Where the state directory does not allow for locks, watching
+    /// goes on without.
+    pub(super) fn watch_locks(&self) -> Result<(WatchLocks, Vec<Routine>), Failure> {
+        let mut locks = WatchLocks::new();
+        let mut held = Vec::new();
+        for routine in &self.config.routines {
             let dir = self
                 .state
                 .routine(&self.config.service.endpoint, &routine.name)
                 .map_err(state_failure)?;
             match lock::watch(&dir) {
-                Ok(lock) => Ok(Some(lock)),
-                Err(error @ LockError::Held(_)) => Err(Failure::new(
-                    Class::Locked,
-                    format!(
-                        "`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`",
-                        routine.name
-                    ),
-                )),
+                Ok(lock) => {
+                    locks.insert(routine.name.clone(), lock);
+                }
+                Err(LockError::Held(_)) if routine.glob.is_some() => held.push(routine.clone()),
+                Err(error @ LockError::Held(_)) => {
+                    return Err(Failure::new(
+                        Class::Locked,
+                        format!(
+                            "`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`",
+                            routine.name
+                        ),
+                    ));
+                }
                 Err(error @ LockError::Io { .. }) => {
                     tracing::warn!(routine = %routine.name, %error, "no watch lock");
-                    Ok(None)
                 }
             }
-        };
-        let locks: Result<Vec<Option<WatchLock>>, Failure> =
-            self.config.routines.iter().map(take).collect();
-        Ok(locks?.into_iter().flatten().collect())
+        }
+        Ok((locks, held))
     }
 
     /// What the watcher and the reader of sources need to know.
     pub(super) fn targets(&self) -> Vec<watch::Target> {
-        self.config.routines.iter().map(target).collect()
+        let routines = self.config.routines.iter();
+        let all = routines.chain(&self.config.contested);
+        all.map(target).collect()
     }
 
     /// Ends what was started for this run alone.
@@ -203,22 +220,25 @@ impl Context {
 
 /// What the watcher needs to know of a routine.
 pub(super) fn target(routine: &Routine) -> watch::Target {
-    watch::Target {
-        routine: routine.name.clone(),
-        entry: routine.entry.clone(),
-        root: routine.root.clone(),
-        check: routine.check,
-        follow: routine.follow,
-    }
+    watch::Target::of(routine)
 }
 
 pub(super) fn state_failure(error: StateError) -> Failure {
     Failure::new(Class::State, format!("{error}\n= help: {}", error.help()))
 }
 
-/// Keeps only the routines that were asked for.
+/// Keeps only the routines that were asked for. Then no file that comes later is one of them.
 fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
     for name in asked {
+        if let Some(routine) = config.contested.iter().find(|it| it.name == *name) {
+            return Err(Failure::new(
+                Class::Config,
+                format!(
+                    "`{}` is not the only file that would be the routine `{name}`\n= help: rename or remove all but one of them",
+                    routine.shown
+                ),
+            ));
+        }
         if !config.routines.iter().any(|routine| routine.name == *name) {
             let known: Vec<&str> = config
                 .routines
@@ -233,6 +253,7 @@ fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
         }
     }
     if !asked.is_empty() {
+        config.contested.clear();
         config
             .routines
             .retain(|routine| asked.contains(&routine.name));

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::guests::Arrivals;
 use crate::report::Report;
 
 use super::condition::Condition;
@@ -43,6 +44,7 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        arrivals: Arrivals::nobody(),
         sightings,
         asked: Asked::nobody(),
         rekeyed: Rekeyed::never(),

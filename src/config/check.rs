@@ -16,7 +16,7 @@ use super::error::{Fault, line_of};
 use super::raw::{self, Period};
 use super::{
     Backend, Config, Daemon, Endpoint, Limits, Pattern, Revisions, Rotate, Routine, Service,
-    Verify, Watch, endpoint, routine,
+    Verify, Watch, endpoint, glob, routine,
 };
 
 /// The endpoint of a file that names none.
@@ -67,8 +67,13 @@ pub(super) fn check(
     let daemon = daemon(&raw.daemon)?;
     let dir = file.parent().unwrap_or(Path::new("/"));
     let mut routines: Vec<Routine> = Vec::new();
+    let mut globs = Vec::new();
     for raw in raw.routine {
         let span = raw.name.span();
+        if let Some(glob) = glob::check(&raw, text, dir, globs.len())? {
+            globs.push(glob);
+            continue;
+        }
         let routine = routine::check(raw, text, dir)?;
         if routines.iter().any(|known| known.name == routine.name) {
             return Err(
@@ -78,7 +83,7 @@ pub(super) fn check(
         }
         routines.push(routine);
     }
-    if routines.is_empty() {
+    if routines.is_empty() && globs.is_empty() {
         return Err(
             Fault::somewhere("no [[routine]] in this file, so there is nothing to upload")
                 .help("add [[routine]] with name = \"hello\" and entry = \"hello.js\""),
@@ -92,6 +97,9 @@ pub(super) fn check(
         revisions,
         daemon,
         routines,
+        globs,
+        contested: Vec::new(),
+        refused: Vec::new(),
     })
 }
 

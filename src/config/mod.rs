@@ -11,6 +11,7 @@ mod check;
 mod endpoint;
 mod error;
 mod forbidden;
+mod glob;
 mod raw;
 mod routine;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
+pub use self::glob::{Glob, split};
 use crate::routine::RoutineName;
 
 /// The name of the file that is looked for where none is given.
@@ -44,9 +46,15 @@ pub struct Config {
     pub revisions: Revisions,
     /// How the daemon runs.
     pub daemon: Daemon,
-    /// The routines, in the order of the file; names are unique, and there is at least one.
-    /// Two routines may have the same entry.
+    /// The routines, in the order of the file; names are unique. Two routines may have the same entry.
+    /// Those that patterns give at a moment are put behind them by whoever looks at the disk.
     pub routines: Vec<Routine>,
+    /// The routines that have a pattern as their entry; together with `routines` at least one.
+    pub globs: Vec<Glob>,
+    /// Routines of which two or more have one name, by what is on the disk at a moment.
+    pub contested: Vec<Routine>,
+    /// Files that fit a pattern and cannot be routines at a moment, and names that several claim: what and what to do.
+    pub refused: Vec<(String, String)>,
 }
 
 /// Which service, and where.
@@ -111,10 +119,10 @@ pub struct Watch {
     pub ignore: Vec<Pattern>,
 }
 
-/// An ignore pattern and where it stands.
+/// A pattern and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// The pattern in gitignore's syntax.
+    /// The pattern.
     pub text: String,
     /// The line of the file, counted from 1.
     pub line: usize,
@@ -201,6 +209,8 @@ pub struct Routine {
     pub create: bool,
     /// Where each upload is put live at once.
     pub publish_to: Vec<String>,
+    /// The number of the pattern in [`Config::globs`] that gives it, if one does.
+    pub glob: Option<usize>,
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::check::{bad_pattern, not_yet};
+use super::check::not_yet;
 use super::error::{Fault, line_of};
 use super::raw::{self, Build, suggestion};
 use super::{Routine, absolute};
@@ -43,16 +43,11 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
         publish_to,
+        glob: None,
     })
 }
 
 fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
-    if name.get_ref().contains("{stem}") {
-        return Err(
-            Fault::at(name.span(), "`{stem}` in a name is not available yet")
-                .help("write one [[routine]] for each file"),
-        );
-    }
     RoutineName::new(name.get_ref()).map_err(|error| {
         Fault::at(name.span(), error.to_string())
             .help("take the name the routine has in the console")
@@ -65,11 +60,6 @@ fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
 fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Fault> {
     let text = entry.get_ref();
     let fault = |message: &str| Fault::at(entry.span(), message);
-    if text.contains(['*', '?', '[', '{']) {
-        globset::Glob::new(text).map_err(|error| bad_pattern(entry, &error))?;
-        return Err(fault("a pattern as an entry is not available yet")
-            .help("write one [[routine]] for each file"));
-    }
     if text.chars().any(char::is_control) {
         return Err(fault("an entry cannot hold control characters"));
     }

@@ -88,6 +88,8 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Waiting { .. } => ("Waiting", CARE),
         Event::Halted { .. } => ("Halted", CARE),
         Event::Resumed { .. } => ("Resumed", GOOD),
+        Event::Came { .. } => ("Came", GOOD),
+        Event::Left { .. } => ("Left", CARE),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Published { .. } => ("Published", GOOD),
         Event::Republished { .. } => ("Foreign", CARE),
@@ -211,6 +213,10 @@ fn details(event: &Event) -> String {
         | Event::Waiting { problem, .. }
         | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
+        Event::Came { file, .. } => format!("`{}` is this routine from now on", escape(file)),
+        Event::Left { reason, .. } => {
+            format!("{}; what is on the service stays as it is", escape(reason))
+        }
         Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
         Event::Foreign {
             revision, age, by, ..
