@@ -302,6 +302,30 @@ pub enum Sighting {
     },
     /// The place is back; an edit of what is there now follows.
     Resumed(RoutineName),
+    /// A file is a routine from now on, as it fits a pattern or is the only one left that claims the name; its first edit
+    /// follows.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file, absolute.
+        entry: PathBuf,
+        /// The number of the pattern that it fits; `None` if the configuration names it.
+        glob: Option<usize>,
+    },
+    /// A file is no routine any more.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why: a lower-case fragment.
+        reason: String,
+    },
+    /// Files cannot be routines.
+    Unfit {
+        /// Which, and why: a lower-case fragment.
+        what: String,
+        /// What helps.
+        help: String,
+    },
     /// Inputs of a build changed in content, came or went, and have come to rest.
     Inputs {
         /// The number of the build.

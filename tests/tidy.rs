@@ -9,6 +9,7 @@ const PURE: &[&str] = &[
     "environment.rs",
     "build/turns.rs",
     "watch/select.rs",
+    "watch/claims.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
     "watch/wanted.rs",

@@ -31,6 +31,8 @@ pub struct Build {
     pub lock: PathBuf,
     /// The routines whose entries it makes.
     pub routines: Vec<RoutineName>,
-    /// Those entries, absolute. They are what it writes and never what it reads.
+    /// The numbers of patterns whose files are such entries, too.
+    pub globs: Vec<usize>,
+    /// The entries of those, absolute. They are what it writes and never what it reads.
     pub entries: Vec<PathBuf>,
 }

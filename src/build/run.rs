@@ -278,6 +278,7 @@ mod tests {
             environment: vec![("PATH", std::env::var("PATH").unwrap())],
             lock: dir.join("locks/a.lock"),
             routines: Vec::new(),
+            globs: Vec::new(),
             entries: Vec::new(),
         }
     }

@@ -90,6 +90,17 @@ pub enum Verdict {
     Ended,
 }
 
+/// What a build is about, as far as it matters to those whose entries it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It runs, or it failed and what it wrote has not been told of.
+    Runs,
+    /// It ended well, and what it wrote has not been told of.
+    EndedWell,
+    /// Neither.
+    Rests,
+}
+
 /// All builds of a program.
 #[derive(Debug)]
 pub struct Turns {
@@ -155,6 +166,24 @@ impl Turns {
             builds: builds.into_iter().map(one).collect(),
             runs: 0,
             stopping: false,
+        }
+    }
+
+    /// A build makes one more entry.
+    pub fn add_entry(&mut self, build: usize, entry: PathBuf) {
+        if let Some(one) = self.builds.get_mut(build) {
+            one.entries.insert(entry);
+        }
+    }
+
+    /// What a build is about.
+    #[must_use]
+    pub fn phase(&self, build: usize) -> Phase {
+        match self.builds.get(build).map(|one| &one.stage) {
+            Some(Stage::Running { .. }) => Phase::Runs,
+            Some(Stage::Settling { well: true, .. }) => Phase::EndedWell,
+            Some(Stage::Settling { .. }) => Phase::Runs,
+            Some(Stage::Idle | Stage::Resting { .. }) | None => Phase::Rests,
         }
     }
 

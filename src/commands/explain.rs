@@ -29,7 +29,7 @@ pub(super) fn run(
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
     let explained = explain(
         &targets,
-        &context::inputs(&config),
+        &context::inputs(&config, config.builds()),
         &config.watch,
         &flags.paths,
         &here,
@@ -146,11 +146,11 @@ impl Page<'_> {
         let is_entry =
             |routine: &&Routine| self.entries.iter().any(|(it, _)| it.name == routine.name);
         let mut makers = Vec::new();
-        for (build, routines) in self.config.builds() {
-            let of = routines.into_iter().filter(is_entry);
+        for made in self.config.builds() {
+            let of = made.routines.into_iter().filter(is_entry);
             let of: Vec<RoutineName> = of.map(|routine| routine.name.clone()).collect();
             if !of.is_empty() {
-                makers.push((build, of));
+                makers.push((made.build, of));
             }
         }
         makers
@@ -161,7 +161,7 @@ impl Page<'_> {
             .config
             .builds()
             .get(build)
-            .map(|(it, _)| escape(&it.command));
+            .map(|made| escape(&made.build.command));
         let command = command.unwrap_or_default();
         let config = self.shown(&self.config.file);
         let (text, line) = (escape(&pattern.text), pattern.line);
@@ -269,7 +269,7 @@ impl Page<'_> {
         };
         let input = |(build, pattern): &(usize, Pattern)| {
             json!({
-                "build": self.config.builds().get(*build).map(|(it, _)| &it.command),
+                "build": self.config.builds().get(*build).map(|made| &made.build.command),
                 "pattern": pattern.text,
                 "file": self.config.file.to_string_lossy(),
                 "line": pattern.line,

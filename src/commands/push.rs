@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::guests::Arrivals;
 use crate::report::Report;
 
 use super::condition::Condition;
@@ -44,6 +45,7 @@ pub(super) async fn run(
         sessions,
         first,
         builds: context.builds(),
+        arrivals: Arrivals::nobody(),
         sightings,
         asked: Asked::nobody(),
         rekeyed: Rekeyed::never(),

@@ -48,12 +48,13 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        watches: !flags.once,
         ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
     let stop = signals::at(1)?;
     let abort = signals::at(2)?;
-    let locks = context.watch_locks()?;
+    let (mut locks, held) = context.watch_locks()?;
     context.tell_start(report);
     let (sender, sightings) = mpsc::channel(SIGHTINGS);
     let (watching, first) = if flags.once {
@@ -63,7 +64,8 @@ pub(super) async fn run(
             deploying::looks(context.config.routines.iter().map(|routine| &routine.name)),
         )
     } else {
-        let (watching, first) = start_watching(&context, sender)?;
+        let all = flags.routines.is_empty();
+        let (watching, first) = start_watching(&context, all, sender)?;
         report.tell(&Event::Watching {
             routines: context.config.routines.len(),
             files: watching.files,
@@ -76,9 +78,15 @@ pub(super) async fn run(
         Some(watching) => open_control(common, &context, watching, begun, report).await,
         None => (None, Asked::nobody()),
     };
+    let mut sessions = context.sessions()?;
+    sessions.retain(|name, _| !held.iter().any(|routine| routine.name == *name));
+    // A routine can leave, and its lock goes with it.
+    for (name, session) in &mut sessions {
+        session.keep(locks.remove(name));
+    }
     let mut stop = std::pin::pin!(stop);
     let listed = tokio::select! {
-        listed = list_all(context.sessions()?, report) => Some(listed?),
+        listed = list_all(sessions, report) => Some(listed?),
         () = &mut stop => None,
     };
     let Some(sessions) = listed else {
@@ -108,6 +116,7 @@ pub(super) async fn run(
         sessions,
         first,
         builds: context.builds(),
+        arrivals: context.arrivals(&held),
         sightings,
         asked,
         rekeyed: rekeyed(&context),
@@ -121,7 +130,6 @@ pub(super) async fn run(
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
-    drop(locks);
     let finished = finished.map_err(Failure::other)?;
     tell_done(&context, &finished, begun, report);
     context.close().await;
@@ -130,6 +138,7 @@ pub(super) async fn run(
 
 fn start_watching(
     context: &Context,
+    all: bool,
     sender: mpsc::Sender<Sighting>,
 ) -> Result<(watch::Watching, Vec<Edit>), Failure> {
     let settings = watch::Settings {
@@ -141,7 +150,13 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), context.inputs(), settings, sender).map_err(Failure::other)
+    // Where only some routines are watched, no file that comes is one of them.
+    let globs = match all {
+        true => context.config.globs.clone(),
+        false => Vec::new(),
+    };
+    watch::start(context.targets(), context.inputs(), globs, settings, sender)
+        .map_err(Failure::other)
 }
 
 /// Looks for another key as long as it is waited for.

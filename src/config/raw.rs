@@ -91,7 +91,7 @@ pub(super) struct Daemon {
 }
 
 /// `[[routine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Routine {
     pub(super) name: Spanned<String>,
@@ -115,7 +115,7 @@ pub(super) enum Upload {
 }
 
 /// `build` of a routine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a table such as { command = \"npm run build\", watch = [\"src\"] }"

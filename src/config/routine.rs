@@ -51,16 +51,11 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         create: raw.create.unwrap_or(false),
         publish_to,
         build,
+        glob: None,
     })
 }
 
 fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
-    if name.get_ref().contains("{stem}") {
-        return Err(
-            Fault::at(name.span(), "`{stem}` in a name is not available yet")
-                .help("write one [[routine]] for each file"),
-        );
-    }
     RoutineName::new(name.get_ref()).map_err(|error| {
         Fault::at(name.span(), error.to_string())
             .help("take the name the routine has in the console")
@@ -73,11 +68,6 @@ fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
 fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Fault> {
     let text = entry.get_ref();
     let fault = |message: &str| Fault::at(entry.span(), message);
-    if text.contains(['*', '?', '[', '{']) {
-        globset::Glob::new(text).map_err(|error| bad_pattern(entry, &error))?;
-        return Err(fault("a pattern as an entry is not available yet")
-            .help("write one [[routine]] for each file"));
-    }
     if text.chars().any(char::is_control) {
         return Err(fault("an entry cannot hold control characters"));
     }
@@ -188,23 +178,23 @@ fn inputs(pattern: &Spanned<String>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses two builds that differ in their time alone: they would be one command that runs twice at once.
+/// Refuses two builds that differ in their time alone: they would be one command that runs twice at once. Else it is one
+/// of the known ones from then on.
 pub(super) fn same_time(
-    build: &Option<Build>,
-    known: &[Routine],
+    build: Option<&Build>,
+    known: &[Build],
     span: Option<Range<usize>>,
-) -> Result<(), Fault> {
+) -> Result<Option<Build>, Fault> {
     let (Some(build), Some(span)) = (build, span) else {
-        return Ok(());
+        return Ok(None);
     };
     let differs = |known: &&Build| known.is_same(build) && known.timeout != build.timeout;
-    let mut builds = known.iter().filter_map(|routine| routine.build.as_ref());
-    match builds.find(differs) {
+    match known.iter().find(differs) {
         Some(_) => Err(
             Fault::at(span, "the same build stands above with another `timeout`")
                 .help("give both the same one: it runs once for all its routines"),
         ),
-        None => Ok(()),
+        None => Ok(Some(build.clone())),
     }
 }
 

@@ -170,6 +170,49 @@ fn a_value_at_its_bound_is_accepted() {
 }
 
 #[test]
+fn a_pattern_as_an_entry_makes_a_routine_of_each_file_with_the_settings_of_its_table() {
+    let text = "[[routine]]\nname = 'edge-{stem}'\nentry = 'src/edge/**/*.js'\ncreate = true";
+    let config = parsed(text).unwrap();
+    assert!(config.routines.is_empty());
+    let [glob] = &config.globs[..] else {
+        panic!("{:?}", config.globs);
+    };
+    assert_eq!(glob.pattern.text, "src/edge/**/*.js");
+    assert_eq!(glob.pattern.line, 3);
+    let dir = config.file.parent().unwrap();
+    let file = dir.join("src/edge/sub/a.js");
+    let routine = glob.routine(&file).unwrap();
+    assert_eq!(routine.name.as_str(), "edge-a");
+    assert_eq!(routine.shown, "src/edge/sub/a.js");
+    assert_eq!(routine.root, dir.join("src/edge"));
+    assert_eq!((routine.entry, routine.glob), (file, Some(0)));
+    assert!(routine.create);
+    assert!(glob.routine(&dir.join("src/edge/a.b.js")).is_err());
+}
+
+#[test]
+fn a_pattern_and_a_stem_need_each_other() {
+    let cases = [
+        ("name = 'a'\nentry = 'edge/?.js'", "would have the name `a`"),
+        ("name = 'a'\nentry = 'edge/[ab].js'", "would have the name"),
+        ("name = 'a'\nentry = '{a,b}.js'", "would have the name"),
+        ("name = 'a-{stem}'\nentry = 'a.js'", "`entry` is none"),
+        ("name = '{stem}{stem}'\nentry = '*.js'", "twice"),
+        ("name = 'a.{stem}'\nentry = '*.js'", "`.` cannot stand"),
+        ("name = '{stem}'\nentry = 'edge/[.js'", "not a pattern"),
+        (
+            "name = '{stem}'\nentry = 'edge/*/../a.js'",
+            "names no files",
+        ),
+    ];
+    for (routine, words) in cases {
+        let error = refusal(&format!("[[routine]]\n{routine}"));
+        assert!(error.contains(words), "{routine}\n{error}");
+        assert!(error.contains('^'), "{routine}\n{error}");
+    }
+}
+
+#[test]
 fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
@@ -189,16 +232,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
         if let Err(error) = parsed(&with(table, default)) {
             panic!("{default}\n{error}");
         }
-    }
-    for routine in [
-        "name = '{stem}'\nentry = 'edge/*.js'",
-        "name = 'a-{stem}'\nentry = 'a.js'",
-        "name = 'a'\nentry = 'edge/?.js'",
-        "name = 'a'\nentry = 'edge/[ab].js'",
-        "name = 'a'\nentry = '{a,b}.js'",
-    ] {
-        let error = refusal(&format!("[[routine]]\n{routine}"));
-        assert!(error.contains("not available yet"), "{routine}\n{error}");
     }
 }
 
@@ -611,10 +644,11 @@ fn two_routines_that_say_the_same_have_the_same_build() {
     };
     let same = "command = 'make', watch = ['src', '!src/a']";
     let config = routines(same, &format!("{same}, timeout = '1m'")).unwrap();
-    let [(build, both)] = &config.builds()[..] else {
+    let [made] = &config.builds()[..] else {
         panic!("they have different builds")
     };
-    assert_eq!((build.timeout, both.len()), (Duration::from_secs(60), 2));
+    let (timeout, both) = (made.build.timeout, made.routines.len());
+    assert_eq!((timeout, both), (Duration::from_secs(60), 2));
     // The last pattern that names a file decides, so their order counts.
     for other in [
         "command = 'make', watch = ['!src/a', 'src']",

@@ -73,6 +73,17 @@ impl Answers {
         }
     }
 
+    /// A routine came.
+    pub(super) fn came(&mut self, routine: RoutineName) {
+        let at = self.routines.partition_point(|known| *known < routine);
+        self.routines.insert(at, routine);
+    }
+
+    /// A routine left.
+    pub(super) fn left(&mut self, routine: &RoutineName) {
+        self.routines.retain(|known| known != routine);
+    }
+
     /// Answers a question, or takes it in until it can be answered.
     pub(super) fn hear(
         &mut self,

@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 
 use crate::build::Build;
 use crate::build::run::{self, Order, Outcome};
-use crate::build::turns::{self, Turns, Verdict};
+use crate::build::turns::{self, Phase, Turns, Verdict};
 use crate::report::class::Class;
 use crate::report::{self, Problem, Report};
 use crate::routine::RoutineName;
 
 use super::asked::Answers;
 use super::daemon::DaemonError;
+use super::guests::Guest;
 use super::schedule::{self, Mode};
 
 /// How many lines runs may have ready before they wait for the loop to show them.
@@ -80,6 +81,38 @@ impl Builds {
     /// What the schedule has to know since this was last asked.
     pub(super) fn take(&mut self) -> Vec<schedule::Event> {
         std::mem::take(&mut self.events)
+    }
+
+    /// A file came that is a routine from now on. If a build makes it, it waits for that like any other.
+    pub(super) fn came(&mut self, guest: &Guest) {
+        let makes = |it: &Build| {
+            let by_glob = guest.glob.is_some_and(|glob| it.globs.contains(&glob));
+            by_glob || it.routines.contains(&guest.routine)
+        };
+        let Some(build) = self.list.iter().position(makes) else {
+            return;
+        };
+        if let Some(it) = self.list.get_mut(build) {
+            let entry = below(it, &guest.entry);
+            self.turns.add_entry(build, entry);
+            if !it.routines.contains(&guest.routine) {
+                it.routines.push(guest.routine.clone());
+            }
+        }
+        let routine = guest.routine.clone();
+        self.events.extend(match self.turns.phase(build) {
+            Phase::Runs => Some(schedule::Event::Building(routine)),
+            Phase::EndedWell => Some(schedule::Event::Built(routine)),
+            Phase::Rests => None,
+        });
+    }
+
+    /// A routine is none any more.
+    pub(super) fn left(&mut self, routine: &RoutineName) {
+        for it in &mut self.list {
+            it.routines.retain(|other| other != routine);
+        }
+        self.events.push(schedule::Event::Rested(routine.clone()));
     }
 
     /// Lets every build run.

@@ -20,6 +20,7 @@ use crate::routine::{Edit, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
 use super::builds::Builds;
+use super::guests::{Arrivals, Guest, Guests};
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
@@ -55,6 +56,8 @@ pub struct Work<S> {
     pub first: Vec<Edit>,
     /// The builds, whose numbers are their places here. Each runs once at the start.
     pub builds: Vec<Build>,
+    /// Routines that come later.
+    pub arrivals: Arrivals<S>,
     /// What the watcher has to say later.
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
@@ -126,6 +129,7 @@ where
         sessions,
         first,
         builds,
+        arrivals,
         mut sightings,
         asked: Asked { questions, sync },
         rekeyed: Rekeyed(rekeyed),
@@ -152,6 +156,7 @@ where
         tell,
     };
     let mut schedule = Schedule::new(mode);
+    let mut guests = Guests::new(arrivals);
     let mut rotated = 0;
     let mut interrupted = false;
     let mut stopping = false;
@@ -162,7 +167,11 @@ where
     builds.begin(report, &mut answers, now());
     running.follow(&mut builds, &mut schedule, report);
     for edit in first {
-        running.apply(schedule.handle(Event::Edited(edit), now()), report);
+        let routine = edit.routine.clone();
+        match guests.keep(edit) {
+            Some(edit) => running.apply(schedule.handle(Event::Edited(edit), now()), report),
+            None => running.admit(&routine, &mut guests, &mut answers, &mut schedule, report),
+        }
     }
     loop {
         running.follow(&mut builds, &mut schedule, report);
@@ -208,8 +217,34 @@ where
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => {
-                    report.settled(&edit.routine);
-                    Event::Edited(edit)
+                    let routine = edit.routine.clone();
+                    report.settled(&routine);
+                    match guests.keep(edit) {
+                        Some(edit) => Event::Edited(edit),
+                        None => {
+                            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+                            continue;
+                        }
+                    }
+                }
+                Some(Sighting::Came { routine, entry, glob }) => {
+                    let guest = Guest { routine, entry, glob };
+                    builds.came(&guest);
+                    guests.came(guest);
+                    continue;
+                }
+                Some(Sighting::Left { routine, reason }) => {
+                    builds.left(&routine);
+                    if guests.left(&routine) || !running.has(&routine) {
+                        continue;
+                    }
+                    running.apply(schedule.handle(Event::Halted(routine.clone()), now()), report);
+                    if running.sessions.remove(&routine).is_none() {
+                        guests.leaves(routine.clone());
+                    }
+                    answers.left(&routine);
+                    report.tell(&report::Event::Left { routine, reason });
+                    continue;
                 }
                 Some(Sighting::Settled(routine)) => {
                     report.settled(&routine);
@@ -260,7 +295,15 @@ where
                 continue;
             }
         };
+        let ended = match &event {
+            Event::Ended(routine, _) => Some(routine.clone()),
+            _ => None,
+        };
         running.apply(schedule.handle(event, now()), report);
+        if let Some(routine) = ended.filter(|routine| guests.has_left(routine)) {
+            running.sessions.remove(&routine);
+            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+        }
     }
     running.apply(schedule.handle(Event::Stop, now()), report);
     while let Ok(telling) = tellings.try_recv() {
@@ -325,6 +368,50 @@ where
     fn follow(&mut self, builds: &mut Builds, schedule: &mut Schedule, report: &mut Report) {
         for event in builds.take() {
             self.apply(schedule.handle(event, now()), report);
+        }
+    }
+
+    /// Whether a routine has a session, be it in use.
+    fn has(&self, routine: &RoutineName) -> bool {
+        self.sessions.contains_key(routine) || self.is_running(routine)
+    }
+
+    fn is_running(&self, routine: &RoutineName) -> bool {
+        self.names.values().any(|running| running == routine)
+    }
+
+    /// Lets a routine that came take part, if it has an edit and its session can be had. One that left while it was
+    /// deployed has to give its session back first.
+    fn admit(
+        &mut self,
+        routine: &RoutineName,
+        guests: &mut Guests<S>,
+        answers: &mut Answers,
+        schedule: &mut Schedule,
+        report: &mut Report,
+    ) {
+        if self.is_running(routine) {
+            return;
+        }
+        match guests.admit(routine) {
+            None => {}
+            Some(Err(problem)) => report.tell(&report::Event::Warning {
+                routine: Some(routine.clone()),
+                problem,
+            }),
+            Some(Ok((guest, session, edit))) => {
+                self.sessions.insert(routine.clone(), session);
+                answers.came(routine.clone());
+                report.tell(&report::Event::Came {
+                    routine: routine.clone(),
+                    file: guest.entry.display().to_string(),
+                });
+                self.apply(
+                    schedule.handle(Event::Resumed(routine.clone()), now()),
+                    report,
+                );
+                self.apply(schedule.handle(Event::Edited(edit), now()), report);
+            }
         }
     }
 
@@ -403,6 +490,10 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             problem: problem(what, help, Class::Watch),
         }),
+        Sighting::Unfit { what, help } => Some(report::Event::Warning {
+            routine: None,
+            problem: problem(what, help, Class::Config),
+        }),
         Sighting::Events(what) => Some(report::Event::Restored {
             safety: Safety::Events,
             what,
@@ -410,6 +501,8 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
         Sighting::Edit(_)
         | Sighting::Settled(_)
         | Sighting::Inputs { .. }
+        | Sighting::Came { .. }
+        | Sighting::Left { .. }
         | Sighting::Synced(_) => None,
     }
 }
@@ -521,6 +614,7 @@ mod tests {
                 sessions,
                 first: Vec::new(),
                 builds: Vec::new(),
+                arrivals: Arrivals::nobody(),
                 sightings,
                 asked: Asked::nobody(),
                 rekeyed: Rekeyed::never(),

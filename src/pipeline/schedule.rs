@@ -58,9 +58,9 @@ pub enum Event {
     Ended(RoutineName, Ended),
     /// The key was refused, and there is another one now.
     Rekeyed,
-    /// The place of a routine's entry is gone or is another one.
+    /// The place of a routine's entry is gone or is another one, or the routine left.
     Halted(RoutineName),
-    /// The place is back, and an edit of what is there follows.
+    /// The place, or the routine, is back, and an edit of what is there follows.
     Resumed(RoutineName),
     /// The build of a routine's entry runs.
     Building(RoutineName),

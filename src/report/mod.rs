@@ -286,6 +286,22 @@ pub enum Event {
         /// What, and how to end it.
         problem: Problem,
     },
+    /// A file is a routine from now on.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file.
+        #[serde(serialize_with = "json::text")]
+        file: String,
+    },
+    /// A file is no routine any more. What is on the service stays as it is.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why.
+        #[serde(serialize_with = "json::text")]
+        reason: String,
+    },
     /// Somebody else made a version.
     Foreign {
         /// The routine.
@@ -627,6 +643,8 @@ impl Event {
             | Self::Recovered { routine, .. }
             | Self::Pruned { routine, .. }
             | Self::Resumed { routine }
+            | Self::Came { routine, .. }
+            | Self::Left { routine, .. }
             | Self::Foreign { routine, .. }
             | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),

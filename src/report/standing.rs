@@ -237,6 +237,9 @@ impl Standing {
                 };
                 self.degraded.insert(*safety, condition);
             }
+            Event::Left { routine, .. } => {
+                self.routines.remove(routine);
+            }
             Event::Restored { safety, .. } => {
                 self.degraded.remove(safety);
             }

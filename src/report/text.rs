@@ -122,6 +122,8 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Built { .. } => ("Built", GOOD),
         Event::Broken(_) => ("Broken", BAD),
         Event::Looping { .. } => ("Looping", CARE),
+        Event::Came { .. } => ("Came", GOOD),
+        Event::Left { .. } => ("Left", CARE),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Published { .. } => ("Published", GOOD),
         Event::Republished { .. } => ("Foreign", CARE),
@@ -271,6 +273,10 @@ fn details(event: &Event) -> String {
         Event::Broken(broken) => sentence(&broken.problem),
         Event::Looping { problem, after, .. } => {
             format!("{}, next run in {}", sentence(problem), seconds(*after))
+        }
+        Event::Came { file, .. } => format!("`{}` is this routine from now on", escape(file)),
+        Event::Left { reason, .. } => {
+            format!("{}; what is on the service stays as it is", escape(reason))
         }
         Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
         Event::Foreign {

@@ -21,7 +21,7 @@ use crate::config::{Revisions, Routine, Verify};
 use crate::routine::{Code, Digest, Revision};
 
 use super::intent::Journal;
-use super::lock::{self, LockError, StepLock};
+use super::lock::{self, LockError, StepLock, WatchLock};
 use super::mark::Instance;
 pub use publish::{Published, Unpublishable};
 
@@ -117,6 +117,8 @@ pub struct Session {
     sent: Option<Digest>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
+    /// The right to watch it.
+    watch: Option<WatchLock>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -290,7 +292,13 @@ impl Session {
             forced: None,
             sent: None,
             unread: BTreeMap::new(),
+            watch: None,
         }
+    }
+
+    /// Keeps the watch lock of the routine for as long as there is this session.
+    pub fn keep(&mut self, lock: Option<WatchLock>) {
+        self.watch = lock;
     }
 
     /// The routine.

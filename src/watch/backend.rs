@@ -211,7 +211,7 @@ fn names(routines: &HashSet<usize>, targets: &[Target]) -> String {
     let first = routines.iter().min().and_then(|&first| targets.get(first));
     match (first, routines.len()) {
         (None, 0) => "nothing is".into(),
-        (None, _) => "the inputs of builds are".into(),
+        (None, _) => "the inputs of builds and the files that fit patterns are".into(),
         (Some(first), 1) => format!("`{}` is", first.routine),
         (Some(first), more) => format!("`{}` and {} more are", first.routine, more - 1),
     }
@@ -299,6 +299,7 @@ mod tests {
             root: "/p".into(),
             check: false,
             follow: false,
+            glob: None,
         };
         let targets = ["a", "b", "c"].map(target);
         let lack = Lack::Watches("/p".into());

@@ -239,6 +239,7 @@ mod tests {
             entry,
             check: true,
             follow: false,
+            glob: None,
         }
     }
 

@@ -303,6 +303,7 @@ mod tests {
             root: root.to_path_buf(),
             check: false,
             follow,
+            glob: None,
         };
         plan.add(0, &target);
         plan

@@ -345,6 +345,7 @@ mod tests {
             root: "/p/dist".into(),
             check: true,
             follow: false,
+            glob: None,
         };
         let files = files.iter();
         let files = files.map(|(file, text)| (Path::new("/p").join(file), (*text).into()));

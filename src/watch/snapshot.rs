@@ -210,6 +210,7 @@ mod tests {
             root: root.to_path_buf(),
             check: false,
             follow: false,
+            glob: None,
         }
     }
 

@@ -318,6 +318,7 @@ mod tests {
             root: root.to_path_buf(),
             check: true,
             follow: false,
+            glob: None,
         }
     }
 

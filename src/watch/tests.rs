@@ -84,7 +84,8 @@ impl Site {
         };
         set(&mut settings);
         let (sender, sightings) = mpsc::channel(8);
-        let (watching, first) = start_with(targets, &[], &settings, sender, make).unwrap();
+        let (watching, first) =
+            start_with(targets, &[], Vec::new(), &settings, sender, make).unwrap();
         let here = fs::read(&entry).ok().map(|bytes| Digest::of(&bytes));
         assert!(first.iter().all(|edit| edit.saves == 0));
         assert_eq!(first.len(), 1 + usize::from(here.is_some()));
@@ -156,6 +157,7 @@ fn target(name: &str, entry: &Path) -> Target {
         root: entry.parent().unwrap().to_path_buf(),
         check: false,
         follow: false,
+        glob: None,
     }
 }
 
@@ -697,7 +699,7 @@ async fn without_polling_a_limit_at_the_start_is_an_error_and_a_later_one_is_non
         fs::write(dir.path().join("index.js"), "first").unwrap();
         let (sender, mut sightings) = mpsc::channel(8);
         let make = Stub::default().with_watches(left);
-        let started = start_with(targets, &[], &settings, sender, make);
+        let started = start_with(targets, &[], Vec::new(), &settings, sender, make);
         let (watching, _) = match (left, started) {
             (0, Err(error)) => {
                 assert!(matches!(error, WatchError::Watches { .. }), "{error}");
@@ -839,7 +841,8 @@ async fn a_save_during_looks_at_a_thousand_routines_is_taken_on_time() {
     };
     let (sender, mut sightings) = mpsc::channel(8);
     let make: Make = Box::new(watches::inotify);
-    let (watching, first) = start_with(targets.collect(), &[], &settings, sender, make).unwrap();
+    let (watching, first) =
+        start_with(targets.collect(), &[], Vec::new(), &settings, sender, make).unwrap();
     assert_eq!(first.len(), 1_000);
     let mut late = [Vec::new(), Vec::new()];
     let sync = watching.sync();

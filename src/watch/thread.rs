@@ -9,6 +9,7 @@
 //! after it has been made, and emptying a file takes it long enough to be met: so the stat key of what was read also
 //! has to be the one that the file had a while before, when the quiet time began.
 
+mod files;
 mod look;
 mod trees;
 
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use self::look::Reread;
 use self::trees::Walk;
 use super::backend::{Means, Polling};
+use super::claims::Claims;
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
 use super::known::Known;
@@ -34,7 +36,7 @@ use super::tree::Budget;
 use super::trees::Trees;
 use super::watches::{Make, Watches};
 use super::{Inputs, Settings, Target, WatchError};
-use crate::config::Backend;
+use crate::config::{Backend, Glob};
 use crate::routine::{Edit, Sighting};
 
 /// The shortest pause between two complete looks that lost events ask for. It bounds what a storm of events costs.
@@ -49,6 +51,10 @@ pub(super) struct Lookout {
     routines: Vec<Known>,
     roots: Roots,
     trees: Trees,
+    globs: Vec<Glob>,
+    claims: Claims,
+    /// Files that fit patterns and of which it was said that they cannot be routines.
+    unnamed: HashSet<PathBuf>,
     shared: Arc<Shared>,
     watches: Watches,
     polling: Polling,
@@ -96,6 +102,7 @@ impl Lookout {
     pub(super) fn new(
         targets: Vec<Target>,
         inputs: &[Inputs],
+        globs: Vec<Glob>,
         settings: &Settings,
         sightings: mpsc::Sender<Sighting>,
         make: Make,
@@ -111,7 +118,10 @@ impl Lookout {
         let lookout = Self {
             routines: Vec::new(),
             roots: Roots::new(&targets),
-            trees: Trees::new(inputs, settings)?,
+            trees: Trees::new(inputs, &globs, settings)?,
+            globs,
+            claims: Claims::default(),
+            unnamed: HashSet::new(),
             targets,
             watches: Watches::new(&shared, make),
             polling: Polling::new(settings.backend, settings.poll_interval),
@@ -139,9 +149,12 @@ impl Lookout {
             return Err(lack.into());
         }
         self.routines = self.targets.iter().map(Known::first).collect();
+        self.claim_first();
         self.turn(0..self.targets.len());
         let mut edits = Vec::new();
-        for (target, known) in self.targets.iter().zip(&self.routines) {
+        let watched = self.targets.iter().zip(&self.routines).enumerate();
+        let watched = watched.filter(|(routine, _)| self.claims.holds(*routine));
+        for (_, (target, known)) in watched {
             edits.extend(known.seen.map(|seen| Edit {
                 routine: target.routine.clone(),
                 saves: 0,
@@ -325,6 +338,7 @@ impl Lookout {
             let target = self.targets.get(due.routine);
             if let (Some(target), Some(known)) = (target, self.routines.get(due.routine))
                 && !self.roots.is_away(due.routine)
+                && self.claims.holds(due.routine)
                 && self.waiting.insert(due.routine)
             {
                 let why = known.why_it_waits(due.gate);
@@ -353,7 +367,11 @@ impl Lookout {
     fn turn(&mut self, routines: impl IntoIterator<Item = usize>) {
         let gone = self.shared.inbox().gone.clone();
         let turns = self.roots.turn(routines, &gone);
-        let name = |routine: usize| self.targets.get(routine).map(|it| it.routine.clone());
+        let name = |routine: usize| {
+            let target = self.targets.get(routine);
+            let target = target.filter(|_| self.claims.holds(routine));
+            target.map(|target| target.routine.clone())
+        };
         for turn in &turns {
             match turn {
                 Turn::Away(routines, reason) => {
@@ -405,6 +423,7 @@ impl Lookout {
         if self.roots.is_away(due.routine) {
             return None;
         }
+        let came = self.set_present(due.routine, seen.key.is_some(), settled);
         let target = self.targets.get(due.routine)?;
         let known = self.routines.get_mut(due.routine)?;
         if known.is_led_elsewhere(target) {
@@ -417,7 +436,7 @@ impl Lookout {
         let before = known.take(target, seen);
         let other = before.is_none_or(|before| before.digest != seen.digest);
         known.learn(due.gate, told, other);
-        if told == 0 && !other {
+        if !self.claims.holds(due.routine) || told == 0 && !other && !came {
             return None;
         }
         if due.gate == Gate::Writing {

@@ -20,7 +20,7 @@ use super::plan::{End, Plan};
 use super::select::{IGNORE_FILES, PatternError, Rule, Rules};
 use super::snapshot::{self, StatKey};
 use super::wanted::Wanted;
-use crate::config::Pattern;
+use crate::config::{Glob, Pattern};
 
 /// The largest file that is read to see whether it changed, in bytes. Of a larger one a new stat key is a change.
 const MAX_READ: u64 = 16 * 1024 * 1024;
@@ -48,6 +48,8 @@ pub(super) struct Tree {
     rules: HashMap<PathBuf, Rules>,
     /// er-dev's own directory, which is part of no tree.
     private: PathBuf,
+    /// Only which files there are matters, and not what they hold.
+    names_only: bool,
 }
 
 /// What is known of one directory.
@@ -144,8 +146,29 @@ impl Tree {
         ignore: &[Pattern],
         private: &Path,
     ) -> Result<Self, PatternError> {
+        Self::of(Wanted::new(dir, patterns)?, dir, ignore, private)
+    }
+
+    /// A tree of the files that fit a pattern, whatever they hold.
+    pub(super) fn of_entries(
+        glob: &Glob,
+        ignore: &[Pattern],
+        private: &Path,
+    ) -> Result<Self, PatternError> {
+        let wanted = Wanted::exactly(glob.dir(), &glob.pattern)?;
+        Ok(Self {
+            names_only: true,
+            ..Self::of(wanted, glob.dir(), ignore, private)?
+        })
+    }
+
+    fn of(
+        wanted: Wanted,
+        dir: &Path,
+        ignore: &[Pattern],
+        private: &Path,
+    ) -> Result<Self, PatternError> {
         let private = private.canonicalize();
-        let wanted = Wanted::new(dir, patterns)?;
         let outside = wanted.bases().filter(|base| !base.starts_with(dir));
         let mut roots: Vec<_> = outside.chain([dir]).collect();
         roots.sort_by_key(|root| root.as_os_str().len());
@@ -154,6 +177,7 @@ impl Tree {
         let roots = roots.collect::<Result<_, _>>()?;
         Ok(Self {
             private: private.unwrap_or_default(),
+            names_only: false,
             dir: dir.to_path_buf(),
             wanted,
             roots,
@@ -266,7 +290,7 @@ impl Tree {
             }
             Kind::Directory => found.visits.extend(self.below(&path, &place, &rules, name)),
         });
-        match first {
+        match first.filter(|_| !self.names_only) {
             Some(budget) => {
                 let files = files.iter();
                 let files = files.map(|(name, key)| File::first(&path, name, *key, budget));
@@ -282,6 +306,26 @@ impl Tree {
         }
         self.places.insert(path, place);
         found
+    }
+
+    /// Walks all of it at once; the files in it, sorted.
+    pub(super) fn files(&mut self) -> Vec<PathBuf> {
+        let mut plan = Plan::default();
+        let mut left = self.tops(0, &mut plan);
+        self.begin();
+        while let Some(mut visit) = left.pop() {
+            if let Some((path, _)) = plan.part(0, &visit.path) {
+                visit.path = path;
+                left.extend(self.visit(visit, None).visits);
+            }
+        }
+        let paths = self.difference().paths;
+        paths.iter().map(|path| self.absolute(path)).collect()
+    }
+
+    /// The absolute form of a path that was told.
+    pub(super) fn absolute(&self, told: &Path) -> PathBuf {
+        self.dir.join(told)
     }
 
     /// Ends a walk.
@@ -378,7 +422,10 @@ impl Tree {
             let mut after: Vec<File> = Vec::new();
             for (name, key) in &now {
                 let old = File::find(&before, hash(name)).copied();
-                let new = key.map(|key| File::next(old, &path, name, key));
+                let new = key.map(|key| match self.names_only {
+                    true => (File::unread(name, key), old.is_none()),
+                    false => File::next(old, &path, name, key),
+                });
                 after.extend(new.map(|(file, _)| file));
                 if new.map_or(old.is_some(), |(_, changed)| changed) {
                     let shown = self.shown(&path, name);
@@ -639,6 +686,10 @@ impl File {
         if budget.spend(key.length()) {
             return Self::next(None, place, name, key).0;
         }
+        Self::unread(name, key)
+    }
+
+    fn unread(name: &OsStr, key: StatKey) -> Self {
         Self {
             name: hash(name),
             key: key.print(),
@@ -649,11 +700,7 @@ impl File {
     /// What is known of a file that has this stat key now, and whether it changed. Of one whose bytes are not
     /// known a new key is a change.
     fn next(before: Option<Self>, place: &Path, name: &OsStr, key: StatKey) -> (Self, bool) {
-        let unread = Self {
-            name: hash(name),
-            key: key.print(),
-            bytes: 0,
-        };
+        let unread = Self::unread(name, key);
         match before {
             Some(before) if before.key == unread.key => return (before, false),
             _ => {}

@@ -1,4 +1,4 @@
-//! The trees of a watch: what events mean to them, and when what changed in one of them has come to rest.
+//! The trees of a watch, which are the inputs of builds and the files that fit patterns of entries: what events mean to them, and when what changed in one of them has come to rest.
 //!
 //! A tree settles as a whole, as an entry does. A file in it that is being written holds it up, but no longer than the
 //! longest wait: the tree is more than that one file.
@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::select::PatternError;
 use super::tree::{Budget, Found, Means, Tree, Visit};
 use super::{Inputs, Settings};
+use crate::config::Glob;
 use crate::routine::Sighting;
 
 /// How many paths are told at once.
@@ -32,8 +33,7 @@ pub(super) struct Trees {
 #[derive(Debug)]
 struct Kept {
     tree: Tree,
-    /// The number of the build that it holds the inputs of.
-    build: usize,
+    holds: Holds,
     /// Files that are being written, and since when.
     writing: HashMap<PathBuf, Instant>,
     /// How what differs was when a look found it, and since when something differs.
@@ -42,24 +42,45 @@ struct Kept {
     cost: Duration,
 }
 
+/// What the files of a tree are.
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    /// The inputs of the build of this number.
+    Inputs(usize),
+    /// What fits the pattern of this number.
+    Entries(usize),
+}
+
+/// What came of a tree that has come to rest.
+#[derive(Debug)]
+pub(super) enum Settled {
+    /// What is to be said of it.
+    Told(Sighting),
+    /// Paths where files that fit the pattern of this number may have come or gone.
+    Entries(usize, Vec<PathBuf>),
+}
+
 /// The number that a plan knows a tree by; routines count from the other end.
 pub(super) fn user(tree: usize) -> usize {
     usize::MAX - tree
 }
 
 impl Trees {
-    pub(super) fn new(inputs: &[Inputs], settings: &Settings) -> Result<Self, PatternError> {
-        let kept = |inputs: &Inputs| {
-            let private = &settings.private;
-            Ok(Kept {
-                tree: Tree::new(&inputs.dir, &inputs.patterns, &settings.ignore, private)?,
-                build: inputs.build,
-                writing: HashMap::new(),
-                noted: None,
-                cost: Duration::ZERO,
-            })
-        };
-        let trees = inputs.iter().map(kept).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn new(
+        inputs: &[Inputs],
+        globs: &[Glob],
+        settings: &Settings,
+    ) -> Result<Self, PatternError> {
+        let (ignore, private) = (&settings.ignore, &settings.private);
+        let mut trees = Vec::new();
+        for inputs in inputs {
+            let tree = Tree::new(&inputs.dir, &inputs.patterns, ignore, private)?;
+            trees.push(Kept::new(tree, Holds::Inputs(inputs.build)));
+        }
+        for (number, glob) in globs.iter().enumerate() {
+            let tree = Tree::of_entries(glob, ignore, private)?;
+            trees.push(Kept::new(tree, Holds::Entries(number)));
+        }
         Ok(Self {
             debounce: Debounce::new(trees.len(), settings.debounce, settings.max_wait),
             max_wait: settings.max_wait,
@@ -145,28 +166,46 @@ impl Trees {
         self.debounce.unsettled().map(user)
     }
 
-    /// Ends a change, if it has come to rest; what is to be said of it.
-    pub(super) fn settle(&mut self, due: &Due, now: Instant) -> Option<Sighting> {
+    /// Ends a change, if it has come to rest.
+    pub(super) fn settle(&mut self, due: &Due, now: Instant) -> Option<Settled> {
         let kept = self.trees.get_mut(due.routine)?;
         if due.gate == Gate::Unseen && !kept.rests(self.max_wait, now) {
             self.debounce.hint(due.routine, Hint::Missed, now);
             return None;
         }
-        let difference = kept.tree.difference();
+        let mut difference = kept.tree.difference();
         self.debounce.settle(due.routine, due.ticket)?;
         kept.writing.clear();
         kept.noted = None;
-        let paths = difference.paths.iter().take(MAX_TOLD).cloned();
-        let paths: Vec<_> = paths.collect();
+        let paths = std::mem::take(&mut difference.paths);
         kept.tree.tell(difference);
-        (!paths.is_empty()).then_some(Sighting::Inputs {
-            build: kept.build,
-            paths,
+        if paths.is_empty() {
+            return None;
+        }
+        Some(match kept.holds {
+            Holds::Inputs(build) => Settled::Told(Sighting::Inputs {
+                build,
+                paths: paths.into_iter().take(MAX_TOLD).collect(),
+            }),
+            Holds::Entries(glob) => {
+                let paths = paths.iter().map(|path| kept.tree.absolute(path));
+                Settled::Entries(glob, paths.collect())
+            }
         })
     }
 }
 
 impl Kept {
+    fn new(tree: Tree, holds: Holds) -> Self {
+        Self {
+            tree,
+            holds,
+            writing: HashMap::new(),
+            noted: None,
+            cost: Duration::ZERO,
+        }
+    }
+
     /// What an event of a file means to the tree as a whole.
     fn hint(&mut self, path: &Path, hint: Hint, max_wait: Duration, now: Instant) -> Hint {
         match hint {

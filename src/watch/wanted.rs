@@ -27,6 +27,8 @@ struct Part {
     glob: Option<Glob>,
     /// It takes out what it names.
     negated: bool,
+    /// A directory that it fits is not meant with all that is in it.
+    exact: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,17 @@ impl Wanted {
         let parts = patterns.iter().map(|pattern| Part::new(dir, pattern));
         Ok(Self {
             parts: parts.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads one pattern that names nothing but the files that fit it.
+    pub(super) fn exactly(dir: &Path, pattern: &Pattern) -> Result<Self, PatternError> {
+        let part = Part::new(dir, pattern)?;
+        Ok(Self {
+            parts: vec![Part {
+                exact: true,
+                ..part
+            }],
         })
     }
 
@@ -89,7 +102,7 @@ impl Part {
         if text.is_empty() {
             return Err(refused("it is empty".into()));
         }
-        let (prefix, wild) = split(text);
+        let (prefix, wild) = config::split(text);
         let mut glob = None;
         if !wild.is_empty() {
             let names: Vec<_> = wild.split('/').filter(|name| !name.is_empty()).collect();
@@ -111,6 +124,7 @@ impl Part {
             base: config::absolute(Path::new(prefix), dir),
             glob,
             negated,
+            exact: false,
             pattern: pattern.clone(),
         })
     }
@@ -122,6 +136,9 @@ impl Part {
         let Some(glob) = &self.glob else {
             return true;
         };
+        if self.exact {
+            return glob.matcher.is_match(inside);
+        }
         let mut steps = inside.ancestors().filter(|it| !it.as_os_str().is_empty());
         steps.any(|step| glob.matcher.is_match(step))
     }
@@ -131,16 +148,9 @@ impl Part {
             return false;
         };
         let depth = self.glob.as_ref().and_then(|glob| glob.depth);
-        depth.is_none_or(|depth| inside.components().count() < depth) || self.names(directory)
+        let deeper = depth.is_none_or(|depth| inside.components().count() < depth);
+        deeper || !self.exact && self.names(directory)
     }
-}
-
-/// The directories at the beginning of a pattern that hold no wildcard, and what follows them.
-pub(super) fn split(text: &str) -> (&str, &str) {
-    let Some(wild) = text.find(['*', '?', '[', '{', '\\']) else {
-        return (text, "");
-    };
-    text.split_at(text[..wild].rfind('/').map_or(0, |slash| slash + 1))
 }
 
 #[cfg(test)]
@@ -220,6 +230,21 @@ mod tests {
         assert_eq!(base("/p/src/gen/a.ts"), Some(Path::new("/p/src")));
         let keep = "/p/src/gen/keep.ts";
         assert_eq!(base(keep), Some(Path::new(keep)));
+    }
+
+    #[test]
+    fn a_pattern_of_entries_names_the_files_that_fit_and_nothing_beneath_them() {
+        let pattern = |text: &str| Pattern {
+            text: text.into(),
+            line: 1,
+        };
+        let star = Wanted::exactly(Path::new("/p"), &pattern("edge/*")).unwrap();
+        assert_eq!(line(&star, "/p/edge/a.js"), Some(1));
+        assert_eq!(line(&star, "/p/edge/sub/a.js"), None);
+        assert!(!star.reaches_into(Path::new("/p/edge/sub")));
+        let deep = Wanted::exactly(Path::new("/p"), &pattern("edge/**/*.js")).unwrap();
+        assert_eq!(line(&deep, "/p/edge/sub/er/a.js"), Some(1));
+        assert_eq!(line(&deep, "/p/edge/a.js"), Some(1));
     }
 
     #[test]

@@ -45,6 +45,7 @@ async fn what_somebody_else_writes_after_a_failed_build_goes_up() {
     let bed = bed(BUILD, "").await;
     let mut watch = bed.watch_from_start(&[]);
     watch.until("built").await;
+    bed.sync().await;
     save(&bed, "bad");
     watch.until("broken").await;
     assert_eq!(bed.run(&["sync"]).await.code, Some(1));

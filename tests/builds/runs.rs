@@ -31,6 +31,7 @@ async fn a_change_of_an_input_is_built_and_only_the_whole_output_goes_up() {
     let bed = bed(BUILD, "").await;
     let mut watch = bed.watch_from_start(&[]);
     watch.until("built").await;
+    bed.sync().await;
     for text in ["second", "third"] {
         save(&bed, text);
         let building = watch.until("building").await;
@@ -155,6 +156,41 @@ async fn a_build_that_clears_its_output_away_first_is_uploaded_once_it_is_done()
         assert_eq!(bed.newest("hello"), format!("// {text}\n").as_bytes());
     }
     assert_eq!(versions(&bed).len(), 3);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_build_makes_by_a_pattern_waits_for_its_end_from_the_first_file_on() {
+    let script = "
+mkdir -p out
+for file in in/*; do
+    name=$(basename $file)
+    echo '// half' > out/$name.js
+    sleep 0.3
+    grep -q bad $file && exit 1
+    echo \"// $(cat $file)\" > out/$name.js
+done";
+    let bed = Bed::new(&["a", "b"]).await;
+    std::fs::create_dir(bed.path("in")).unwrap();
+    std::fs::write(bed.path("build.sh"), script).unwrap();
+    std::fs::write(bed.path("in/a"), "a 1").unwrap();
+    let endpoint = bed.emulator.endpoint();
+    let routine = "[[routine]]\nname = \"{stem}\"\nentry = \"out/*.js\"\n";
+    let build = "build = { command = \"sh build.sh\", watch = [\"in\"] }\n";
+    let config = format!("[service]\nendpoint = \"{endpoint}\"\n{routine}{build}");
+    std::fs::write(bed.path("er-dev.toml"), config).unwrap();
+    let mut watch = bed.watch_from_start(&[]);
+    watch.until("built").await;
+    bed.until_newest_is("a", "// a 1\n").await;
+    std::fs::write(bed.path("in/b"), "bad").unwrap();
+    watch.until("broken").await;
+    assert_eq!(bed.run(&["sync"]).await.code, Some(1));
+    std::fs::write(bed.path("in/b"), "b 1").unwrap();
+    watch.until("built").await;
+    bed.sync().await;
+    for name in ["a", "b"] {
+        assert_eq!(bed.codes(name), [format!("// {name} 1\n").into_bytes()]);
+    }
     watch.stop().await;
 }
 

@@ -72,7 +72,8 @@ impl Project {
             patterns: patterns(watched),
         }];
         let (sender, sightings) = mpsc::channel(8);
-        let (watching, first) = start_with(Vec::new(), &inputs, &settings, sender, make).unwrap();
+        let (watching, first) =
+            start_with(Vec::new(), &inputs, Vec::new(), &settings, sender, make).unwrap();
         assert_eq!(first, []);
         Self {
             watching,

@@ -7,7 +7,7 @@ use super::super::backend::Lack;
 use super::super::debounce::{Due, Hint};
 use super::super::plan::Plan;
 use super::super::tree::Budget;
-use super::super::trees::user;
+use super::super::trees::{Settled, user};
 use super::Lookout;
 use super::look::{Reread, spent};
 
@@ -93,11 +93,14 @@ impl Lookout {
         }
     }
 
-    /// Says of trees that are due what changed in them.
+    /// Takes over what changed in trees that are due.
     pub(super) fn settle_trees(&mut self, due: &[Due]) {
         for due in due {
-            let told = self.trees.settle(due, Instant::now());
-            self.outbox.extend(told);
+            match self.trees.settle(due, Instant::now()) {
+                Some(Settled::Told(sighting)) => self.outbox.extend([sighting]),
+                Some(Settled::Entries(glob, paths)) => self.found(glob, &paths, Instant::now()),
+                None => {}
+            }
         }
     }
 
