@@ -44,6 +44,8 @@ pub(super) struct Builds {
     problems: BTreeMap<usize, Problem>,
     tell: mpsc::Sender<String>,
     told: mpsc::Receiver<String>,
+    /// Places of entries that went away during runs, which may have put them away to make them anew.
+    away: BTreeMap<RoutineName, report::Event>,
     /// What the schedule has to know and was not told yet.
     events: Vec<schedule::Event>,
 }
@@ -74,6 +76,7 @@ impl Builds {
             problems: BTreeMap::new(),
             tell,
             told,
+            away: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -167,6 +170,35 @@ impl Builds {
         }
     }
 
+    /// Tells of what was seen. That the place of an entry went away is kept back while its build is about to make it anew.
+    pub(super) fn tell(&mut self, event: report::Event, report: &mut Report) {
+        match &event {
+            report::Event::Halted { routine, .. } if self.is_about(routine) => {
+                self.away.insert(routine.clone(), event);
+            }
+            report::Event::Resumed { routine } if self.away.remove(routine).is_some() => {}
+            _ => report.tell(&event),
+        }
+    }
+
+    /// Whether the build of a routine runs or settles.
+    fn is_about(&self, routine: &RoutineName) -> bool {
+        let mut builds = self.list.iter().enumerate();
+        builds.any(|(build, it)| {
+            it.routines.contains(routine) && self.turns.phase(build) != Phase::Rests
+        })
+    }
+
+    /// Tells what was kept back, now that a build rests.
+    fn tell_away(&mut self, build: usize, report: &mut Report) {
+        let routines = self.list.get(build).map(|it| it.routines.iter());
+        for routine in routines.into_iter().flatten() {
+            if let Some(event) = self.away.remove(routine) {
+                report.tell(&event);
+            }
+        }
+    }
+
     /// The next news; never, while nothing runs.
     pub(super) async fn next(&mut self) -> Result<News, DaemonError> {
         tokio::select! {
@@ -230,13 +262,18 @@ impl Builds {
                     self.settling.retain(|_, (other, _)| *other != build);
                     self.settling.insert(answers.ask_watcher(), (build, run));
                 }
-                turns::Effect::Rest(build, true) => self.say(build, schedule::Event::Rested),
+                turns::Effect::Rest(build, true) => {
+                    self.tell_away(build, report);
+                    self.say(build, schedule::Event::Rested);
+                }
                 turns::Effect::Rest(build, false) => {
+                    self.tell_away(build, report);
                     if let Some(problem) = self.problems.remove(&build) {
                         self.say_broken(build, &problem);
                     }
                 }
                 turns::Effect::Loop(build, paths, after) => {
+                    self.tell_away(build, report);
                     self.looping(build, &paths, after, report);
                 }
             }

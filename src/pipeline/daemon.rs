@@ -267,7 +267,7 @@ where
                         _ => None,
                     };
                     if let Some(event) = seen(sighting) {
-                        report.tell(&event);
+                        builds.tell(event, report);
                     }
                     match event {
                         Some(event) => event,

@@ -156,6 +156,14 @@ async fn a_build_that_clears_its_output_away_first_is_uploaded_once_it_is_done()
         assert_eq!(bed.newest("hello"), format!("// {text}\n").as_bytes());
     }
     assert_eq!(versions(&bed).len(), 3);
+    // That the place of the entry went away meanwhile is nobody's trouble.
+    let told =
+        |event: &&serde_json::Value| event["event"] == "halted" || event["event"] == "resumed";
+    assert_eq!(watch.seen().find(told), None);
+    std::fs::write(bed.path("build.sh"), "rm -rf src").unwrap();
+    save(&bed, "fourth");
+    watch.until("built").await;
+    watch.until("halted").await;
     watch.stop().await;
 }
 
