@@ -358,7 +358,7 @@ where
             None => {}
             Some(Err(problem)) => report.tell(&report::Event::Warning {
                 routine: Some(routine.clone()),
-                problem,
+                problem: *problem,
             }),
             Some(Ok((guest, session, edit))) => {
                 self.sessions.insert(routine.clone(), session);
