@@ -17,6 +17,7 @@ impl Context {
         let guest = |routine: &Routine| Guest {
             routine: routine.name.clone(),
             entry: routine.entry.clone(),
+            shown: routine.shown.clone(),
             glob: routine.glob,
         };
         let (cloud, settings) = (Arc::clone(&self.cloud), Arc::clone(&self.settings));

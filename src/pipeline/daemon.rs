@@ -213,8 +213,8 @@ where
                         }
                     }
                 }
-                Some(Sighting::Came { routine, entry, glob }) => {
-                    guests.came(Guest { routine, entry, glob });
+                Some(Sighting::Came { routine, entry, shown, glob }) => {
+                    guests.came(Guest { routine, entry, shown, glob });
                     continue;
                 }
                 Some(Sighting::Left { routine, reason }) => {
@@ -365,7 +365,7 @@ where
                 answers.came(routine.clone());
                 report.tell(&report::Event::Came {
                     routine: routine.clone(),
-                    file: guest.entry.display().to_string(),
+                    file: guest.shown,
                 });
                 self.apply(
                     schedule.handle(Event::Resumed(routine.clone()), now()),

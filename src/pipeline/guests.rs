@@ -14,6 +14,8 @@ pub struct Guest {
     pub routine: RoutineName,
     /// Its file, absolute.
     pub entry: PathBuf,
+    /// The same as people read it.
+    pub shown: String,
     /// The number of the pattern that the file fits, if it does.
     pub glob: Option<usize>,
 }

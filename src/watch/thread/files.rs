@@ -141,6 +141,7 @@ impl Lookout {
                 target.map(|target| Sighting::Came {
                     routine: target.routine.clone(),
                     entry: target.entry.clone(),
+                    shown: self.shown(target),
                     glob: target.glob,
                 })
             }
