@@ -106,6 +106,14 @@ async fn of_two_files_with_one_name_neither_goes_up_until_one_of_them_goes() {
     is_next(&mut watch, "a", "came").await;
     is_next(&mut watch, "a", "uploaded").await;
     bed.assert_uploads("a", &[code("a", 1)], "the one that is left");
+    // Two that come at once never hold it.
+    fs::remove_file(bed.path("edge/sub/a.mjs")).unwrap();
+    is_next(&mut watch, "a", "left").await;
+    save(&bed, "edge/sub/a.js", &code("a", 2));
+    save(&bed, "edge/a.mjs", &code("a", 3));
+    watch.until("warning").await;
+    bed.sync().await;
+    bed.assert_uploads("a", &[code("a", 1)], "at once");
     // The name of a routine that the configuration names is taken as well.
     save(&bed, "edge/fixed.js", &code("fixed", 7));
     watch.until("warning").await;
