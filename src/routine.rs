@@ -309,6 +309,8 @@ pub enum Sighting {
         routine: RoutineName,
         /// The file, absolute.
         entry: PathBuf,
+        /// The same as people read it.
+        shown: String,
         /// The number of the pattern that it fits; `None` if the configuration names it.
         glob: Option<usize>,
     },

@@ -3,6 +3,8 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
+use std::time::Duration;
 
 use common::disk::{NEVER, off};
 use common::{Bed, Watch, code};
@@ -104,6 +106,14 @@ async fn of_two_files_with_one_name_neither_goes_up_until_one_of_them_goes() {
     is_next(&mut watch, "a", "came").await;
     is_next(&mut watch, "a", "uploaded").await;
     bed.assert_uploads("a", &[code("a", 1)], "the one that is left");
+    // Two that come at once never hold it.
+    fs::remove_file(bed.path("edge/sub/a.mjs")).unwrap();
+    is_next(&mut watch, "a", "left").await;
+    save(&bed, "edge/sub/a.js", &code("a", 2));
+    save(&bed, "edge/a.mjs", &code("a", 3));
+    watch.until("warning").await;
+    bed.sync().await;
+    bed.assert_uploads("a", &[code("a", 1)], "at once");
     // The name of a routine that the configuration names is taken as well.
     save(&bed, "edge/fixed.js", &code("fixed", 7));
     watch.until("warning").await;
@@ -250,4 +260,71 @@ async fn two_hundred_routines_come_go_and_change_at_once_and_the_ceiling_holds()
         assert_eq!(bed.newest(&old), code("r", text).into_bytes(), "{old}");
     }
     bed.assert_nothing_deleted();
+}
+
+#[tokio::test]
+async fn a_file_that_is_still_being_written_is_no_routine_yet() {
+    let bed = bed(&["a", "b"], STEMS, NEVER).await;
+    let mut watch = bed.watch_from_start(&[]);
+    watch.until("ready").await;
+    let whole = code("a", 0);
+    let (head, tail) = whole.split_at(whole.len() / 2);
+    let mut file = fs::File::create(bed.path("edge/a.js")).unwrap();
+    file.write_all(head.as_bytes()).unwrap();
+    // Longer than the quiet time, and shorter than the longest wait.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    file.write_all(tail.as_bytes()).unwrap();
+    drop(file);
+    is_next(&mut watch, "a", "came").await;
+    is_next(&mut watch, "a", "uploaded").await;
+    watch.stop().await;
+    bed.assert_uploads("a", &[whole], "one save");
+}
+
+#[tokio::test]
+async fn what_makes_a_file_a_routine_or_would_is_explained() {
+    let routines = "[[routine]]\nname = \"{stem}\"\nentry = \"edge/**/*.js\"\n";
+    let bed = bed(&["a"], routines, NEVER).await;
+    fs::create_dir(bed.path("edge/sub")).unwrap();
+    for file in ["edge/a.js", "edge/b.js", "edge/sub/b.js", "edge/c.gen.js"] {
+        save(&bed, file, &code("a", 0));
+    }
+    // Otherwise it lies in the repository that the tests are built in.
+    fs::create_dir(bed.path(".git")).unwrap();
+    save(&bed, ".gitignore", "*.gen.js\n");
+    let paths = [
+        "edge/a.js",
+        "edge/b.js",
+        "edge/c.gen.js",
+        "edge/new.js",
+        "edge/d.txt",
+    ];
+    let ended = bed.run(&[&["explain"], &paths[..]].concat()).await;
+    let objects = ended.events();
+    let said = |index: usize| {
+        let reason = objects[index]["reason"].as_str().unwrap().to_owned();
+        (
+            objects[index]["verdict"].as_str().unwrap().to_owned(),
+            reason,
+        )
+    };
+    let (verdict, reason) = said(0);
+    assert_eq!(verdict, "entry");
+    assert!(
+        reason.starts_with("of a, by `edge/**/*.js` (er-dev.toml:"),
+        "{reason}"
+    );
+    let (_, reason) = said(1);
+    assert!(
+        reason.contains("`edge/b.js` and `edge/sub/b.js`"),
+        "{reason}"
+    );
+    let (verdict, reason) = said(2);
+    assert_eq!(
+        (verdict.as_str(), reason.as_str()),
+        ("ignored", "by `*.gen.js` in .gitignore:1")
+    );
+    let (_, reason) = said(3);
+    assert!(reason.ends_with("and would be the routine new"), "{reason}");
+    assert!(objects[4]["fits"].as_array().unwrap().is_empty());
 }

@@ -17,6 +17,7 @@ impl Context {
         let guest = |routine: &Routine| Guest {
             routine: routine.name.clone(),
             entry: routine.entry.clone(),
+            shown: routine.shown.clone(),
             glob: routine.glob,
         };
         let (cloud, settings) = (Arc::clone(&self.cloud), Arc::clone(&self.settings));
@@ -36,8 +37,8 @@ impl Context {
                 ));
             };
             let dir = state.routine(&config.service.endpoint, &routine.name);
-            let dir = dir
-                .map_err(|error| problem(&error.to_string(), error.help().into(), Class::State))?;
+            let dir =
+                dir.map_err(|error| problem(&error.to_string(), error.help(), Class::State))?;
             let lock = match lock::watch(&dir) {
                 Ok(lock) => Some(lock),
                 Err(error @ LockError::Held(_)) => return Err(held(&error)),
@@ -58,7 +59,7 @@ impl Context {
     }
 }
 
-fn held(error: &LockError) -> Problem {
+fn held(error: &LockError) -> Box<Problem> {
     problem(
         &format!("it is being watched already: {error}"),
         "stop that one; the next save of the file is taken then".into(),
@@ -66,13 +67,13 @@ fn held(error: &LockError) -> Problem {
     )
 }
 
-fn problem(what: &str, help: String, class: Class) -> Problem {
-    Problem {
+fn problem(what: &str, help: String, class: Class) -> Box<Problem> {
+    Box::new(Problem {
         what: what.into(),
         help,
         class,
         operation: None,
         request_id: None,
         frame: None,
-    }
+    })
 }

@@ -30,6 +30,7 @@ pub(super) fn run(
     let explained = explain(
         &targets,
         &context::inputs(&config, config.builds()),
+        &config.globs,
         &config.watch,
         &flags.paths,
         &here,
@@ -182,7 +183,10 @@ impl Page<'_> {
             Verdict::Entry { despite, .. } => {
                 let config = self.shown(&self.config.file);
                 let of = |(routine, _): &Entry<'_>| {
-                    format!("of {} ({config}:{})", routine.name, routine.line)
+                    let glob = routine.glob.and_then(|glob| self.config.globs.get(glob));
+                    let by = glob.map(|glob| format!(", by `{}`", escape(&glob.pattern.text)));
+                    let by = by.unwrap_or_default();
+                    format!("of {}{by} ({config}:{})", routine.name, routine.line)
                 };
                 let entries: Vec<String> = self.entries.iter().map(of).collect();
                 let despite = despite
@@ -202,11 +206,36 @@ impl Page<'_> {
             Verdict::Other { .. } if !holds.is_empty() => {
                 format!("a directory never goes up; the entries in it do: {holds}")
             }
+            Verdict::Other { .. } if !self.explained.fits.is_empty() => self.fitting(),
             Verdict::Other { kept } => {
                 let why = self.why_not(kept.as_ref());
                 format!("nothing happens when it changes, because {why}")
             }
         }
+    }
+
+    /// What is said of a path that fits patterns and is no entry: nothing is there, or several files have one name.
+    fn fitting(&self) -> String {
+        let config = self.shown(&self.config.file);
+        let fit = self.explained.fits.iter();
+        let fit = fit.filter_map(|&glob| self.config.globs.get(glob));
+        let fit = fit.map(|glob| {
+            let (text, line) = (escape(&glob.pattern.text), glob.pattern.line);
+            let shown = self.explained.path.strip_prefix(glob.dir());
+            let shown = shown.unwrap_or(&self.explained.path);
+            let named = format!("`{}`", shown.display());
+            let mut refused = self.config.refused.iter();
+            let then = match (
+                refused.find(|it| it.0.contains(&named)),
+                glob.routine(shown),
+            ) {
+                (Some((what, _)), _) => format!("but {}", escape(what)),
+                (None, Ok(routine)) => format!("and would be the routine {}", routine.name),
+                (None, Err(error)) => format!("but {error}"),
+            };
+            format!("it fits `{text}` ({config}:{line}), {then}")
+        });
+        fit.collect::<Vec<_>>().join("; ")
     }
 
     fn why_not(&self, kept: Option<&Rule>) -> String {
@@ -275,6 +304,10 @@ impl Page<'_> {
                 "line": pattern.line,
             })
         };
+        let fit = |&glob: &usize| {
+            let pattern = &self.config.globs.get(glob)?.pattern;
+            Some(input(&(glob, pattern.clone())))
+        };
         let leads_to =
             |real: &Real| json!({ "path": real.path.to_string_lossy(), "kind": real.kind });
         json!({
@@ -291,6 +324,7 @@ impl Page<'_> {
             "target_of": target_of,
             "made_by": self.makers().iter().map(|(build, _)| &build.command).collect::<Vec<_>>(),
             "inputs": explained.inputs.iter().map(input).collect::<Vec<_>>(),
+            "fits": explained.fits.iter().filter_map(fit).collect::<Vec<_>>(),
             "routines": explained.routines,
             "backend": explained.backend,
         })

@@ -227,8 +227,8 @@ where
                         }
                     }
                 }
-                Some(Sighting::Came { routine, entry, glob }) => {
-                    let guest = Guest { routine, entry, glob };
+                Some(Sighting::Came { routine, entry, shown, glob }) => {
+                    let guest = Guest { routine, entry, shown, glob };
                     builds.came(&guest);
                     guests.came(guest);
                     continue;
@@ -397,14 +397,14 @@ where
             None => {}
             Some(Err(problem)) => report.tell(&report::Event::Warning {
                 routine: Some(routine.clone()),
-                problem,
+                problem: *problem,
             }),
             Some(Ok((guest, session, edit))) => {
                 self.sessions.insert(routine.clone(), session);
                 answers.came(routine.clone());
                 report.tell(&report::Event::Came {
                     routine: routine.clone(),
-                    file: guest.entry.display().to_string(),
+                    file: guest.shown,
                 });
                 self.apply(
                     schedule.handle(Event::Resumed(routine.clone()), now()),

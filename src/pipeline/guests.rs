@@ -14,12 +14,14 @@ pub struct Guest {
     pub routine: RoutineName,
     /// Its file, absolute.
     pub entry: PathBuf,
+    /// The same as people read it.
+    pub shown: String,
     /// The number of the pattern that the file fits, if it does.
     pub glob: Option<usize>,
 }
 
 /// Makes the session of a routine that came, or says why it cannot be had. It is asked again at every edit.
-pub type Arrive<S> = Box<dyn Fn(&Guest) -> Result<S, Problem> + Send>;
+pub type Arrive<S> = Box<dyn Fn(&Guest) -> Result<S, Box<Problem>> + Send>;
 
 /// Who comes.
 pub struct Arrivals<S> {
@@ -58,7 +60,7 @@ struct Waiting {
     /// The newest edit. It begins to count when there is a session for it.
     edit: Option<Edit>,
     /// Why there is none, as far as that was told.
-    told: Option<Problem>,
+    told: Option<Box<Problem>>,
 }
 
 impl<S> Guests<S> {
@@ -113,7 +115,7 @@ impl<S> Guests<S> {
     pub(super) fn admit(
         &mut self,
         routine: &RoutineName,
-    ) -> Option<Result<(Guest, S, Edit), Problem>> {
+    ) -> Option<Result<(Guest, S, Edit), Box<Problem>>> {
         let waiting = self.waiting.get_mut(routine)?;
         let edit = waiting.edit.take()?;
         match self.arrive.as_ref()?(&waiting.guest) {

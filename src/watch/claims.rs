@@ -141,6 +141,24 @@ impl Claims {
     }
 }
 
+/// What is left of turns in a row when nobody has to hear of a claim that came and left again.
+pub(super) fn net(turns: Vec<Turn>) -> Vec<Turn> {
+    let mut left = Vec::new();
+    for turn in turns {
+        let before = match &turn {
+            Turn::Left(number, _) => left.iter().position(|it| *it == Turn::Came(*number)),
+            _ => None,
+        };
+        match before {
+            Some(at) => {
+                left.remove(at);
+            }
+            None => left.push(turn),
+        }
+    }
+    left
+}
+
 /// What is wrong when several files claim a name, and what to do.
 pub(super) fn contest(name: &RoutineName, files: &[&str]) -> (String, String) {
     let files = files.join("` and `");
@@ -191,6 +209,9 @@ mod tests {
         };
         assert!(what.contains("`edge/a.js` and `other/a.js`"), "{what}");
         assert!(!claims.holds(0) && !claims.holds(1));
+        // Had both come at once, nobody would hear of the first one.
+        let both = [vec![Turn::Came(0)], turns].concat();
+        assert!(matches!(net(both)[..], [Turn::Contested(..)]));
         assert_eq!(claims.set_present(0, false), [Turn::Came(1)]);
         assert_eq!(claims.set_present(0, true).len(), 2);
         assert_eq!(claims.set_present(1, false), [Turn::Came(0)]);

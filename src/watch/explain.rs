@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::select::{PatternError, Verdict};
 use super::tree::Tree;
 use super::{Inputs, Target, backend, snapshot};
-use crate::config::{self, Backend, Pattern};
+use crate::config::{self, Backend, Glob, Pattern};
 use crate::routine::RoutineName;
 
 /// What a path is, and what is there.
@@ -29,6 +29,8 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The patterns that make it an input of builds, with the numbers of these.
     pub inputs: Vec<(usize, Pattern)>,
+    /// The numbers of the patterns of entries that it fits.
+    pub fits: Vec<usize>,
     /// The routines in whose root it lies, or whose root it is.
     pub routines: Vec<RoutineName>,
     /// The routines whose entry lies beneath it.
@@ -79,6 +81,7 @@ impl Kind {
 pub fn explain(
     targets: &[Target],
     inputs: &[Inputs],
+    globs: &[Glob],
     watch: &config::Watch,
     paths: &[PathBuf],
     here: &Path,
@@ -88,18 +91,32 @@ pub fn explain(
     for (routine, target) in targets.iter().enumerate() {
         plan.add(routine, target);
     }
-    let tree = |inputs: &Inputs| {
-        let tree = Tree::new(&inputs.dir, &inputs.patterns, &watch.ignore, Path::new(""));
-        tree.map(|tree| (inputs.build, tree))
-    };
-    let trees = inputs.iter().map(tree).collect::<Result<Vec<_>, _>>()?;
+    let nowhere = Path::new("");
+    let mut trees = Trees::default();
+    for inputs in inputs {
+        let tree = Tree::new(&inputs.dir, &inputs.patterns, &watch.ignore, nowhere)?;
+        trees.inputs.push((inputs.build, tree));
+    }
+    for glob in globs {
+        let tree = Tree::of_entries(glob, &watch.ignore, nowhere)?;
+        trees.entries.push(tree);
+    }
     let explain = |path: &PathBuf| explain_one(targets, &trees, watch, &plan, path, here);
     paths.iter().map(explain).collect()
 }
 
+/// What patterns name.
+#[derive(Default)]
+struct Trees {
+    /// The inputs of builds, with the numbers of these.
+    inputs: Vec<(usize, Tree)>,
+    /// Entries.
+    entries: Vec<Tree>,
+}
+
 fn explain_one(
     targets: &[Target],
-    trees: &[(usize, Tree)],
+    trees: &Trees,
     watch: &config::Watch,
     plan: &Plan,
     given: &Path,
@@ -121,20 +138,29 @@ fn explain_one(
         verdict = Verdict::Target(names(targets, |at, _| leads_here.contains(&at)));
     }
     let mut inputs = Vec::new();
-    for (build, tree) in trees {
+    for (build, tree) in &trees.inputs {
         match (tree.verdict(&path, is_directory), &verdict) {
             (Some(Ok(pattern)), _) => inputs.push((*build, pattern)),
             (Some(Err(rule)), Verdict::Other { .. }) => verdict = Verdict::Ignored(rule),
             _ => {}
         }
     }
-    let backend = match inputs.is_empty() {
+    let mut fits = Vec::new();
+    for (number, tree) in trees.entries.iter().enumerate().filter(|_| !is_directory) {
+        match (tree.verdict(&path, false), &verdict) {
+            (Some(Ok(_)), _) => fits.push(number),
+            (Some(Err(rule)), Verdict::Other { .. }) => verdict = Verdict::Ignored(rule),
+            _ => {}
+        }
+    }
+    let backend = match inputs.is_empty() && fits.is_empty() {
         true => means(plan, &path, is_entry, watch.backend),
         false => backend::of(&path, watch.backend).name(),
     };
     Ok(Explanation {
         kind,
         inputs,
+        fits,
         backend,
         real: real(&path),
         verdict,
@@ -257,7 +283,7 @@ mod tests {
             poll_interval: Duration::ZERO,
             ignore: Vec::new(),
         };
-        let explained = explain(targets, inputs, &watch, &[path.into()], here).unwrap();
+        let explained = explain(targets, inputs, &[], &watch, &[path.into()], here).unwrap();
         explained.into_iter().next().unwrap()
     }
 

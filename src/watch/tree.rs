@@ -383,7 +383,7 @@ impl Tree {
         if !self.is_wanted(at, name) {
             return Means::Nothing;
         }
-        self.stir_name(&at.to_path_buf(), name);
+        self.stir_name(at, name);
         Means::File
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use notify::{EventHandler as _, Watcher as _};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -285,6 +286,34 @@ async fn an_input_that_is_being_written_is_waited_for_and_one_that_always_is_hol
         panic!("{told:?}");
     };
     assert!(paths.contains(&PathBuf::from("src/b.ts")));
+}
+
+#[tokio::test]
+async fn inputs_are_looked_at_when_events_were_lost() {
+    // Nothing is heard but that something was lost.
+    let deaf: Make = Box::new(|mut ear| {
+        let lost = notify::Event::new(notify::EventKind::Other);
+        let lost = lost.set_flag(notify::event::Flag::Rescan);
+        let handler = move |event: notify::Result<notify::Event>| {
+            let matters =
+                event.is_ok_and(|event| event.paths.iter().any(|it| it.ends_with("lost")));
+            if matters {
+                ear.handle_event(Ok(lost.clone()));
+            }
+        };
+        let watcher = notify::RecommendedWatcher::new(handler, notify::Config::default())?;
+        Ok(Box::new(watcher))
+    });
+    let files: Vec<_> = (0..50).map(|n| format!("src/{n}/a.ts")).collect();
+    let files: Vec<_> = files.iter().map(|file| (file.as_str(), "a")).collect();
+    let mut project = Project::made(&["src"], &files, |_| {}, deaf);
+    for n in 0..10 {
+        project.write(&format!("src/{n}/a.ts"), "b");
+    }
+    project.write("src/new/a.ts", "a");
+    project.write("src/lost", "");
+    let told = project.told().await;
+    assert_eq!(told.len(), 12, "{told:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::super::Target;
-use super::super::claims::{Turn, unnamed};
+use super::super::claims::{Turn, net, unnamed};
 use super::super::debounce::Hint;
 use super::super::known::Known;
 use super::super::snapshot;
@@ -73,6 +73,7 @@ impl Lookout {
         // First it is heard of what happens to them, then they are read.
         self.arm(Walk::Full);
         self.turn(new.clone());
+        let mut turns = Vec::new();
         for number in new {
             let Some(target) = self.targets.get(number) else {
                 continue;
@@ -82,9 +83,9 @@ impl Lookout {
             let shown = self.shown(target);
             let (routine, entry) = (target.routine.clone(), target.entry.clone());
             self.routines.push(known);
-            let turns = self.claims.add(routine, entry, shown, Some(glob), present);
-            self.tell_turns(turns, settled);
+            turns.extend(self.claims.add(routine, entry, shown, Some(glob), present));
         }
+        self.tell_turns(net(turns), settled);
     }
 
     /// Takes over whether the file of a routine is there; whether it has just become that of its name.
@@ -141,6 +142,7 @@ impl Lookout {
                 target.map(|target| Sighting::Came {
                     routine: target.routine.clone(),
                     entry: target.entry.clone(),
+                    shown: self.shown(target),
                     glob: target.glob,
                 })
             }
