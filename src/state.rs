@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Endpoint;
 use crate::revision::mark::Instance;
-use crate::routine::RoutineName;
+use crate::routine::{Digest, RoutineName};
 
 /// The form of what this program keeps.
 const VERSION: &str = "1";
@@ -241,6 +241,11 @@ impl StateDir {
         remove_in(&self.0.join("run"), is_socket)?;
         let is_budget = |name: &str| matches!(name, "budget" | "line") || name.starts_with("slot-");
         remove_in(&self.budget(), is_budget)?;
+        let is_lock = |name: &str| {
+            let hex = name.strip_suffix(".lock").unwrap_or_default();
+            hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        remove_in(&self.0.join("builds"), is_lock)?;
         for name in ["instance", "version"] {
             remove(&self.0.join(name))?;
         }
@@ -251,6 +256,14 @@ impl StateDir {
     /// The directory of the budget of requests. The gate makes it, and goes on slowly where it cannot.
     pub fn budget(&self) -> PathBuf {
         self.0.join("budget.d")
+    }
+
+    /// The file whose lock a run of this command in this directory holds. The run makes it.
+    pub fn build_lock(&self, dir: &Path, command: &str) -> PathBuf {
+        let digest = Digest::of(format!("{}\0{command}", dir.display()).as_bytes());
+        self.0
+            .join("builds")
+            .join(format!("{}.lock", &digest.hex()[..16]))
     }
 
     /// Which er-dev this is; drawn once and kept. Where it cannot be kept, it is another one each time, which costs
@@ -442,6 +455,7 @@ mod tests {
             "h/hello/letter",
             "run/mine.txt",
             "budget.d/household",
+            "builds/plan.lock",
             "photos/cat.jpg",
         ];
         others.iter().for_each(|name| write(name));
@@ -454,6 +468,7 @@ mod tests {
             "h/hello/step.lock",
             "h/hello/journal.0.json",
             "budget.d/slot-3",
+            "builds/0123456789abcdef.lock",
             &socket,
         ];
         ours.iter().for_each(|name| write(name));

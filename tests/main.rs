@@ -12,6 +12,7 @@ mod company;
 mod control;
 mod doctor;
 mod explain;
+mod globs;
 mod keys;
 mod kills;
 mod limits;

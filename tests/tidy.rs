@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 /// Files that touch nothing: no file, socket, clock or random number. Time is an argument there.
 const PURE: &[&str] = &[
     "routine.rs",
+    "environment.rs",
+    "build/turns.rs",
     "watch/select.rs",
+    "watch/claims.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
     "watch/runtime.rs",
     "watch/secrets.rs",
+    "watch/wanted.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/git/index.rs",
@@ -86,13 +90,18 @@ const WORLD: &[&str] = &[
 /// What each room may name of the crate, besides itself. `commands` and what starts it may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
+    ("environment", &[]),
     ("clock", &[]),
     ("environment", &[]),
     ("secrets", &[]),
     ("process", &["report", "secrets"]),
     ("config", &["routine"]),
     ("watch", &["routine", "clock", "config"]),
-    ("pipeline", &["routine", "clock", "report", "revision"]),
+    ("build", &["routine", "environment"]),
+    (
+        "pipeline",
+        &["routine", "clock", "report", "revision", "build"],
+    ),
     ("revision", &["routine", "clock", "cloud", "config"]),
     (
         "cloud",

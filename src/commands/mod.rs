@@ -7,6 +7,7 @@ use crate::cli::{Cli, Command, Common, Config};
 use crate::report::Report;
 use crate::report::class::Class;
 
+mod arrivals;
 mod condition;
 mod config;
 mod context;
@@ -106,11 +107,14 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Finds and reads the configuration.
+/// Finds and reads the configuration, and looks which files fit its patterns.
 fn load(common: &Common) -> Result<crate::config::Config, Failure> {
     let invalid =
         |error: crate::config::ConfigError| Failure::new(Class::Config, error.to_string());
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let file = crate::config::find(common.config.as_deref(), &here).map_err(invalid)?;
-    crate::config::load(&file, &common.allow_endpoint).map_err(invalid)
+    let mut config = crate::config::load(&file, &common.allow_endpoint).map_err(invalid)?;
+    crate::watch::globs::expand(&mut config)
+        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    Ok(config)
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::guests::Arrivals;
 use crate::pipeline::viewer::Viewer;
 use crate::report::Report;
 use crate::revision::deploy::Session;
@@ -47,6 +48,8 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(),
+        arrivals: Arrivals::nobody(),
         sightings,
         asked: Asked::nobody(),
         holds: Session::holds,

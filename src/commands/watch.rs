@@ -52,12 +52,13 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        watches: !flags.once,
         ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
     let signals = Signals::listen()?;
     let (stop, abort) = (signals.at(1), signals.at(2));
-    let locks = context.watch_locks()?;
+    let (mut locks, held) = context.watch_locks()?;
     context.tell_start(report);
     let (sender, sightings) = mpsc::channel(SIGHTINGS);
     let (watching, first) = if flags.once {
@@ -67,7 +68,8 @@ pub(super) async fn run(
             deploying::looks(context.config.routines.iter().map(|routine| &routine.name)),
         )
     } else {
-        let (watching, first) = start_watching(&context, sender)?;
+        let all = flags.routines.is_empty();
+        let (watching, first) = start_watching(&context, all, sender)?;
         report.tell(&Event::Watching {
             routines: context.config.routines.len(),
             files: watching.files,
@@ -82,9 +84,15 @@ pub(super) async fn run(
         }
         None => (None, Asked::nobody()),
     };
+    let mut sessions = context.sessions()?;
+    sessions.retain(|name, _| !held.iter().any(|routine| routine.name == *name));
+    // A routine can leave, and its lock goes with it.
+    for (name, session) in &mut sessions {
+        session.keep(locks.remove(name));
+    }
     let mut stop = std::pin::pin!(stop);
     let listed = tokio::select! {
-        listed = list_all(context.sessions()?, report) => Some(listed?),
+        listed = list_all(sessions, report) => Some(listed?),
         () = &mut stop => None,
     };
     let Some(sessions) = listed else {
@@ -93,6 +101,7 @@ pub(super) async fn run(
         return Err(Failure::new(Class::Locked, text));
     };
     tell_ready(&context, begun, report);
+    context.tell_unbuilt(report);
 
     let until = if flags.once {
         Until::Idle { give_up: None }
@@ -114,6 +123,8 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(),
+        arrivals: context.arrivals(&held),
         sightings,
         asked,
         holds: Session::holds,
@@ -130,7 +141,6 @@ pub(super) async fn run(
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
-    drop(locks);
     let finished = finished.map_err(Failure::other)?;
     tell_done(&context, &finished, begun, report);
     context.close().await;
@@ -139,6 +149,7 @@ pub(super) async fn run(
 
 fn start_watching(
     context: &Context,
+    all: bool,
     sender: mpsc::Sender<Sighting>,
 ) -> Result<(watch::Watching, Vec<Edit>), Failure> {
     let settings = watch::Settings {
@@ -150,7 +161,13 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), settings, sender).map_err(Failure::other)
+    // Where only some routines are watched, no file that comes is one of them.
+    let globs = match all {
+        true => context.config.globs.clone(),
+        false => Vec::new(),
+    };
+    watch::start(context.targets(), context.inputs(), globs, settings, sender)
+        .map_err(Failure::other)
 }
 
 /// Who looks: somebody at the terminal, if there is one.

@@ -83,7 +83,7 @@ pub(super) struct Daemon {
 }
 
 /// `[[routine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Routine {
     pub(super) name: Spanned<String>,
@@ -107,7 +107,7 @@ pub(super) enum Upload {
 }
 
 /// `build` of a routine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a table such as { command = \"npm run build\", watch = [\"src\"] }"
@@ -116,6 +116,7 @@ pub(super) struct Build {
     pub(super) command: Spanned<String>,
     #[serde(default)]
     pub(super) watch: Vec<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Period>>,
 }
 
 /// A length of time, written like `100ms` or `1m 30s`.

@@ -23,7 +23,7 @@ use crate::routine::{Code, Digest, Revision};
 
 use super::git::Git;
 use super::intent::Journal;
-use super::lock::{self, LockError, StepLock};
+use super::lock::{self, LockError, StepLock, WatchLock};
 use super::mark::Instance;
 pub use publish::{Published, Unpublishable};
 
@@ -122,6 +122,8 @@ pub struct Session {
     unread: BTreeMap<Revision, u32>,
     /// Versions that could not be saved or deleted, and what was told of it.
     spared: BTreeMap<Revision, String>,
+    /// The right to watch it.
+    watch: Option<WatchLock>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -297,7 +299,13 @@ impl Session {
             sent: None,
             unread: BTreeMap::new(),
             spared: BTreeMap::new(),
+            watch: None,
         }
+    }
+
+    /// Keeps the watch lock of the routine for as long as there is this session.
+    pub fn keep(&mut self, lock: Option<WatchLock>) {
+        self.watch = lock;
     }
 
     /// The routine.

@@ -125,7 +125,7 @@ pub(super) fn file_system_name(path: &Path) -> String {
     known.map_or_else(|| format!("{number:#x}"), |(_, name)| (*name).to_owned())
 }
 
-/// The routines that are polled, and what has been told of why.
+/// The routines, and trees by their numbers in plans, that are polled, and what has been told of why.
 #[derive(Debug)]
 pub(super) struct Polling {
     pub(super) setting: Backend,
@@ -202,6 +202,16 @@ impl Polling {
             Backend::Auto => &(&self.unwatched | &self.silent) | &self.unheard,
         };
         told
+    }
+
+    /// Whether a routine or tree is polled.
+    pub(super) fn is_polled(&self, user: usize) -> bool {
+        self.setting == Backend::Poll || self.routines.contains(&user)
+    }
+
+    /// Whether anything is.
+    pub(super) fn any(&self) -> bool {
+        self.setting == Backend::Poll || !self.routines.is_empty()
     }
 
     /// Takes over that no event told of a change of this routine's entry; what is to be said of that, if it is news.
@@ -302,10 +312,11 @@ pub(super) fn told(lack: &Lack, needed: usize) -> (String, String) {
 
 fn names(routines: &HashSet<usize>, targets: &[Target]) -> String {
     let first = routines.iter().min().and_then(|&first| targets.get(first));
-    let name = first.map_or("nothing", |target| target.routine.as_str());
-    match routines.len() {
-        0 | 1 => format!("`{name}` is"),
-        more => format!("`{name}` and {} more are", more - 1),
+    match (first, routines.len()) {
+        (None, 0) => "nothing is".into(),
+        (None, _) => "the inputs of builds and the files that fit patterns are".into(),
+        (Some(first), 1) => format!("`{}` is", first.routine),
+        (Some(first), more) => format!("`{}` and {} more are", first.routine, more - 1),
     }
 }
 
@@ -359,6 +370,7 @@ mod tests {
             root: "/p".into(),
             check: false,
             follow: false,
+            glob: None,
         }
     }
 
