@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventHandler as _, Watcher as _};
+use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -314,6 +315,18 @@ async fn inputs_are_looked_at_when_events_were_lost() {
     project.write("src/lost", "");
     let told = project.told().await;
     assert_eq!(told.len(), 12, "{told:?}");
+}
+
+#[tokio::test]
+async fn where_no_watch_is_left_inputs_are_looked_at_and_it_is_said() {
+    let none: Make = Box::new(|_| Err(notify::Error::io(Errno::MFILE.into())));
+    let mut project = Project::made(&["src"], &[("src/a.ts", "a")], |_| {}, none);
+    let Sighting::Polling { what, .. } = project.sighting().await else {
+        panic!("it is not said");
+    };
+    assert!(what.contains("the inputs of builds"), "{what}");
+    project.write("src/a.ts", "b");
+    assert_eq!(project.told().await, ["src/a.ts"]);
 }
 
 #[tokio::test]
