@@ -1,6 +1,7 @@
 //! `er-dev config`: looks at the configuration without using it.
 
 use crate::cli::Common;
+use crate::config::{Routine, Upload};
 use crate::report::words::plural;
 use crate::report::{Format, Report};
 
@@ -9,6 +10,11 @@ use super::{Failure, load};
 /// Checks the configuration and says what it holds.
 pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure> {
     let config = load(common)?;
+    let to_staging = |routine: &Routine| match routine.upload {
+        Upload::Revision => routine.name.to_string(),
+        Upload::Staging => format!("{} to staging", routine.name),
+    };
+    let shown: Vec<String> = config.routines.iter().map(to_staging).collect();
     let names: Vec<&str> = config
         .routines
         .iter()
@@ -19,7 +25,7 @@ pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure>
             "{} is fine: {} ({}), {}\n",
             config.file.display(),
             plural(names.len() as u64, "routine"),
-            names.join(", "),
+            shown.join(", "),
             config.service.endpoint.url,
         ),
         Format::Json => {

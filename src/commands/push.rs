@@ -11,7 +11,7 @@ use crate::report::Report;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, carry_out, looks};
+use super::deploy::{Hint, Manner, carry_out, looks};
 use super::watch::{exit_code, tell_done};
 use super::{Failure, signals};
 
@@ -32,6 +32,7 @@ pub(super) async fn run(
         force: flags.force,
         quiet: (watch.debounce, watch.max_wait),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
+        hint: Hint::default(),
     };
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());

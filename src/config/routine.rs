@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Spanned;
 
-use super::check::{bad_pattern, not_yet};
+use super::check::bad_pattern;
 use super::error::{Fault, line_of};
 use super::raw::{self, Build, suggestion};
-use super::{Routine, absolute};
+use super::{Routine, Upload, absolute};
 use crate::routine::RoutineName;
 
 const DESCRIPTION: &str = "{file}";
@@ -24,12 +24,13 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
     let name = name(&raw.name)?;
     let (entry, root) = entry(&raw.entry, dir)?;
     let description = description(raw.description)?;
-    not_yet(
-        &raw.upload,
-        raw::Upload::Revision,
-        "upload = \"staging\"",
-        "\"revision\"",
-    )?;
+    let upload = raw.upload.map(Spanned::into_inner).unwrap_or_default();
+    if let (Upload::Staging, Some(first)) = (upload, raw.publish_to.first()) {
+        let message =
+            "`publish_to` puts versions live, and with upload = \"staging\" an upload makes none";
+        return Err(Fault::at(first.span(), message)
+            .help("leave it out: what is uploaded to staging runs there at once"));
+    }
     let publish_to = publish_to(raw.publish_to)?;
     build(raw.build)?;
     Ok(Routine {
@@ -42,6 +43,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         check: raw.check.unwrap_or(true),
         follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
+        upload,
         publish_to,
     })
 }

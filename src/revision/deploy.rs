@@ -6,6 +6,7 @@
 //! ends in an error, because a deletion is never silent.
 
 mod publish;
+mod staging;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +18,14 @@ use crate::clock::{self, Moment};
 use crate::cloud::error::CloudError;
 use crate::cloud::form::Form;
 use crate::cloud::{Cloud, Fetched, Listing, Timeouts};
-use crate::config::{Revisions, Routine, Verify};
+use crate::config::{Revisions, Routine, Upload, Verify};
 use crate::routine::{Code, Digest, Revision};
 
 use super::intent::Journal;
 use super::lock::{self, LockError, StepLock};
 use super::mark::Instance;
 pub use publish::{Published, Unpublishable};
+pub use staging::Uncommittable;
 
 use super::pins::Pins;
 use super::protocol::{Blocked, Doubt, Goal, Knowledge, Noticed, Rules, Step, Wanted, decide};
@@ -115,6 +117,8 @@ pub struct Session {
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
     sent: Option<Digest>,
+    /// The code that was put on staging last, as long as older code could still come to lie over it.
+    staged: Option<Code>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
 }
@@ -255,6 +259,9 @@ pub enum DeployError {
     /// A version cannot be put live.
     #[error(transparent)]
     Unpublishable(#[from] Unpublishable),
+    /// No version can be made of what is on staging.
+    #[error(transparent)]
+    Uncommittable(#[from] Uncommittable),
     /// The service answers, and nothing ever comes of it.
     #[error(
         "no end in sight after {MAX_STEPS} steps{}",
@@ -289,6 +296,7 @@ impl Session {
             trouble: None,
             forced: None,
             sent: None,
+            staged: None,
             unread: BTreeMap::new(),
         }
     }
@@ -495,7 +503,7 @@ impl Pass<'_> {
                 Step::Upload if self.session.settings.dry_run => {
                     return Ok(self.planned(code, wanted));
                 }
-                Step::Upload => self.upload(code).await?,
+                Step::Upload => self.upload(code, Upload::Revision).await?,
                 Step::Post(revision) => self.post(revision, code).await?,
                 step => self.carry_out(step).await?,
             }
@@ -530,9 +538,13 @@ impl Pass<'_> {
         session.knowledge.all_come(rules, now)
     }
 
-    /// When what uploads without an answer could still make is to be cleared away, if there were any.
+    /// When what uploads without an answer could still make is to be cleared away, if there were any; or what they could
+    /// still put on staging is to be looked for.
     pub fn all_come(&self) -> Option<Moment> {
         let session = &*self.session;
+        if session.routine.upload == Upload::Staging {
+            return session.staging_look();
+        }
         session
             .knowledge
             .all_come(&session.settings.rules, clock::now())
@@ -558,6 +570,7 @@ impl Pass<'_> {
         knowledge.stored(revision.clone(), wanted);
         let how = match knowledge.newest() {
             _ if sent => How::Uploaded,
+            _ if revision.is_staging() => How::Newest,
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };

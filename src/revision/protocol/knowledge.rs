@@ -14,6 +14,7 @@ use crate::revision::mark::{Instance, Mark};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
+use super::staging::{self, STAGING, Staged, Staging};
 use super::{MAX_IN_PART, Rules, Wanted};
 
 /// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
@@ -52,6 +53,8 @@ pub struct Doubt {
 pub enum Late {
     /// Make a version of these bytes.
     Upload(Digest),
+    /// Put these bytes on staging, over whatever has been put there since.
+    Staged(Digest),
     /// Delete this version, so that nothing may rest on it.
     Delete(Revision),
 }
@@ -66,6 +69,8 @@ pub(super) struct Form {
     pub(super) posts: u32,
     /// Whether a post may have arrived.
     pub(super) sent: bool,
+    /// Whether its code goes to staging and makes no version.
+    pub(super) staging: bool,
 }
 
 /// Something in a listing that is worth telling.
@@ -146,6 +151,8 @@ pub struct Knowledge {
     quota_deletes: Option<(Digest, u32)>,
     /// The service said that all slots are taken, and none was freed since.
     pub(super) room_owed: bool,
+    /// What is known of the staging slot beyond what is listed.
+    pub(super) staging: Staging,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -173,6 +180,9 @@ pub struct Past {
     /// What is still to be put live.
     #[serde(default)]
     pub owed: Option<Owed>,
+    /// What is proven to have been put on staging.
+    #[serde(default)]
+    pub staged: Option<Staged>,
 }
 
 /// A version that is to be put live where the configuration says so.
@@ -254,6 +264,7 @@ impl Knowledge {
             gone: self.gone.clone(),
             present: self.protected.present.clone(),
             owed: self.owed.clone(),
+            staged: self.staging.proven,
         }
     }
 
@@ -265,6 +276,7 @@ impl Knowledge {
         self.gone.truncate(MAX_GONE);
         self.protected.present = past.present;
         self.owed = past.owed;
+        self.staging.proven = past.staged;
     }
 
     /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.
@@ -368,6 +380,7 @@ impl Knowledge {
             return noticed;
         }
         self.in_part = 0;
+        self.look_at_staging(&listing, rules, now);
         noticed.extend(self.notice_foreign(&listing, &rules.instance));
         let mut there: BTreeSet<Revision> = listing
             .revisions
@@ -412,6 +425,7 @@ impl Knowledge {
         self.late.retain(|(late, sent)| match late {
             // An upload is remembered until somebody has looked for what it left.
             Late::Upload(_) => true,
+            Late::Staged(_) => now.since(*sent) < LATEST + rules.lag,
             Late::Delete(_) if now.since(*sent) < LATEST => true,
             Late::Delete(stays) => {
                 // It counts again.
@@ -591,12 +605,52 @@ impl Knowledge {
             description: description.clone(),
             posts: 0,
             sent: false,
+            staging: false,
         });
         self.made(revision, description, now);
     }
 
+    /// The service gave a form to post code with that is to run on staging, and named this with it.
+    pub fn begun_on_staging(&mut self, named: Revision, description: String, digest: Digest) {
+        self.tried = Some((digest, self.tries(digest) + 1));
+        self.form = Some(Form {
+            revision: named,
+            digest,
+            description,
+            posts: 0,
+            sent: false,
+            staging: true,
+        });
+        (self.current, self.looked) = (true, false);
+    }
+
+    /// The service confirmed that it has the posted code, and runs it on staging from now on.
+    pub fn staged(&mut self, digest: Digest, now: Moment) {
+        self.staging.proven = Some(Staged { digest, at: now });
+        let Some(form) = self.form.take() else {
+            return;
+        };
+        if self.live.contains_key(STAGING) {
+            self.set_live(STAGING, None);
+        }
+        if form.revision.number().is_some() {
+            // Where each staging upload is a version of its own, finding it live is no news.
+            self.publishing(STAGING, &form.revision);
+        }
+        if let Some(seen) = &mut self.listing {
+            staging::put(&mut seen.listing, form.description);
+            seen.extended = true;
+        }
+        (self.current, self.looked) = (true, false);
+    }
+
+    /// What is about to be committed is tried once more.
+    pub fn committing(&mut self, digest: Digest) {
+        self.tried = Some((digest, self.tries(digest) + 1));
+    }
+
     /// A version was made, which the listing may lack.
-    fn made(&mut self, revision: Revision, description: String, now: Moment) {
+    pub fn made(&mut self, revision: Revision, description: String, now: Moment) {
         let listed = Listed {
             revision: revision.clone(),
             created: None,
@@ -827,13 +881,13 @@ impl Knowledge {
             && self
                 .late
                 .iter()
-                .any(|(late, _)| matches!(late, Late::Upload(digest) if mark.is_for(*digest)))
+                .any(|(late, _)| matches!(late, Late::Upload(digest) | Late::Staged(digest) if mark.is_for(*digest)))
     }
 
     pub(super) fn has_suspects(&self) -> bool {
         self.late
             .iter()
-            .any(|(late, _)| matches!(late, Late::Upload(_)))
+            .any(|(late, _)| matches!(late, Late::Upload(_) | Late::Staged(_)))
     }
 
     /// The newest numbered version.
