@@ -141,6 +141,9 @@ pub struct Watch {
     /// Say what would be uploaded and deleted, and do neither.
     #[arg(long, env = "ER_DEV_DRY_RUN")]
     pub dry_run: bool,
+    /// Let code go up in which a key stands.
+    #[arg(long, env = "ER_DEV_ALLOW_SECRETS")]
+    pub allow_secrets: bool,
 }
 
 /// `er-dev push`
@@ -155,6 +158,9 @@ pub struct Push {
     /// How long to go on trying.
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+    /// Let code go up in which a key stands.
+    #[arg(long, env = "ER_DEV_ALLOW_SECRETS")]
+    pub allow_secrets: bool,
 }
 
 /// `er-dev revisions`

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(er_dev::report::LogOut::default)
         .with_ansi(std::io::stderr().is_terminal())
         // A log on a full disk is no reason to panic: there is nowhere else to say so.
         .log_internal_errors(false)

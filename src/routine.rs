@@ -318,6 +318,25 @@ pub enum Sighting {
     },
     /// Events tell of changes again; what they tell of, in words.
     Events(String),
+    /// No event told of a change, and its place is looked at as well from now on.
+    Unheard {
+        /// The routine.
+        routine: RoutineName,
+        /// What was seen, and what follows: a lower-case fragment.
+        what: String,
+    },
+    /// File events were lost, so that everything is looked at again.
+    Lost {
+        /// How often that was so, this time included.
+        times: u32,
+    },
+    /// The edit before was taken although a program still has the file open for writing.
+    Open {
+        /// The routine.
+        routine: RoutineName,
+        /// What was done: a lower-case fragment.
+        what: String,
+    },
     /// Everything that was changed before this sync was asked for has been said.
     Synced(u64),
 }

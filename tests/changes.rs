@@ -1,15 +1,13 @@
 //! Changes other than an editor's save: links, mapped files, times that were set back, directories that are moved or
 //! swapped. One upload for a change of the bytes, none for anything else.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, Mapper, NEVER, OFTEN, Open, off, run};
-use common::{Bed, code, long};
+use crate::common::disk::{FENCE, Mapper, NEVER, OFTEN, Open, off, run};
+use crate::common::{Bed, code, long};
 
 /// The entry gets a second name outside of the watched directory, and whoever writes there causes no event here.
 fn link_elsewhere(bed: &Bed, routine: &str) -> std::path::PathBuf {
@@ -246,6 +244,73 @@ async fn a12_new_times_and_permissions_alone_make_no_request() {
     bed.fence(&mut watch).await;
     watch.stop().await;
     assert_eq!(bed.requests("hello"), before);
+}
+
+#[tokio::test]
+async fn a12_a_save_that_changes_nothing_asks_again_once_another_er_dev_was_at_work() {
+    let bed = Bed::fenced(NEVER).await;
+    let mut watch = bed.watch(&[]).await;
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    let pushed = bed.run(&["push", "--force", "hello"]).await;
+    assert_eq!(pushed.code, Some(0), "{}", pushed.stderr);
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    let event = watch.end_of_edit_of("hello").await;
+    assert!(bed.requests("hello") > before, "{event}");
+    // And that is believed from then on.
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a37_what_is_stored_without_an_event_lets_its_root_be_polled_and_that_is_told_once() {
+    // So rare a look that the later stores cannot all have been found by it.
+    let bed = Bed::fenced("[watch]\nrescan = \"20s\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::No).await else {
+        return;
+    };
+    mapper.store(&code("hello", 1)).await;
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let told: Vec<_> = watch.seen().filter(|it| it["event"] == "warning").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["routine"], &told[0]["problem"]["class"]),
+        (&"hello".into(), &"watch".into())
+    );
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(0), "nothing is wrong: {status}");
+    for one in status["routines"].as_array().unwrap() {
+        assert_eq!(
+            one["backend"], "inotify and poll",
+            "of the same root: {status}"
+        );
+        assert_eq!(one["backend_why"], "a change came without a file event");
+    }
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_eq!(
+        ended.events()[0]["backend"],
+        "inotify and poll",
+        "{}",
+        ended.stdout
+    );
+    mapper.end().await;
+    watch.stop().await;
+    let all = [0, 1].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "mapped");
+    // Without a watch it is what one would do that starts now.
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_ne!(
+        ended.events()[0]["backend_why"],
+        "a change came without a file event"
+    );
 }
 
 #[tokio::test]

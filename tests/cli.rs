@@ -1,11 +1,9 @@
 //! Exit codes and messages, as a person or a script meets them.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use common::{Bed, Ended, SIGNATURES, code, finish};
+use crate::common::{Bed, Ended, SIGNATURES, code, finish};
 use er_dev::emulator::world::Settings;
 use rustix::process::Signal;
 
@@ -251,7 +249,7 @@ async fn a_routine_that_is_not_there_is_a_wrong_use() {
 #[tokio::test]
 async fn a_routine_that_is_missing_remotely_is_made_only_if_that_is_asked_for() {
     let mut bed = Bed::new(&["hello"]).await;
-    bed.routines.push(common::name("new"));
+    bed.routines.push(crate::common::name("new"));
     bed.write("new", &code("new", 0));
     bed.configure(&bed.emulator.endpoint(), "");
     let ended = bed.run(&["push"]).await;
@@ -339,7 +337,7 @@ async fn a_second_signal_ends_at_once_with_130() {
     watch.until("stopping").await;
     watch.signal(Signal::TERM);
     let done = watch.until("done").await;
-    common::assert_adds_up(&done);
+    crate::common::assert_adds_up(&done);
     assert_eq!(watch.exit().await, Some(130));
 }
 

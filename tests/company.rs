@@ -1,10 +1,8 @@
 //! Other people and other er-dev at the same routine: nobody's live version goes, and nobody waits for ever.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Bed, QUICK, code, name};
+use crate::common::{Bed, QUICK, code, name};
 use er_dev::emulator::history::{POST_OBJECT, Record};
 use er_dev::emulator::world::{Settings, Slot, World};
 use er_dev::revision::lock;

@@ -1,14 +1,12 @@
 //! What `er-dev explain` says of a path, in a project as developers have them.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{Ended, finish, has, say};
+use crate::common::{Ended, finish, has, say};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;

@@ -3,14 +3,12 @@
 //!
 //! Limits are set inside namespaces of their own and never on the machine.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::disk::{NEVER, OFTEN, off, run};
-use common::{Bed, Watch, code, has, say};
+use crate::common::disk::{NEVER, OFTEN, off, run};
+use crate::common::{Bed, Watch, code, has, say};
 use tokio::process::Command;
 
 /// A `watch` in a user namespace that allows for so much of a limit; `None`, said aloud, where that is not possible.
@@ -128,6 +126,26 @@ async fn a34_where_watches_run_out_the_rest_is_polled_and_fifty_files_are_seen_w
     ] {
         assert!(line.contains(words), "{line}");
     }
+    // Which of them have a watch is the system's choice.
+    let mut polled = 0;
+    for name in &names {
+        let ended = bed
+            .run(&["explain", &format!("src/{name}/{name}.js")])
+            .await;
+        let explained = &ended.events()[0];
+        match explained["backend"].as_str() {
+            Some("poll") => {
+                let why = explained["backend_why"].as_str().unwrap();
+                assert!(why.starts_with("no inotify watch is left"), "{why}");
+                polled += 1;
+            }
+            backend => assert_eq!(backend, Some("inotify"), "{explained}"),
+        }
+    }
+    assert!((40..=50).contains(&polled), "{polled}");
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(1), "{status}");
+    assert_eq!(status["conditions"][0]["reason"]["class"], "watch");
     watch.forget();
     let (exit, done) = watch.stop().await;
     assert_eq!((exit, &done["uploaded"]), (Some(0), &150.into()));
@@ -185,7 +203,7 @@ async fn a34_without_polling_a_limit_at_the_start_is_an_error_that_names_the_rem
     let Some(command) = limited(&bed, "max_inotify_watches", 5, "") else {
         return;
     };
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     assert_ne!(ended.code, Some(0));
     let said = "sudo sysctl fs.inotify.max_user_watches=";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);

@@ -1,13 +1,11 @@
 //! Lines and servers that are broken as a whole: slow, dead, or made by somebody who lies. Nothing hangs, and what can
 //! get through does. Secure connections and proxies are in `tls`.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::net::{Proxy, Way, server};
-use common::{Bed, code};
+use crate::common::net::{Proxy, Way, server};
+use crate::common::{Bed, code};
 use er_dev::emulator::history::POST_OBJECT;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::unbounded_channel;
@@ -19,7 +17,7 @@ async fn b09_an_answer_that_drips_is_given_up_when_its_time_is_over() {
         "HTTP/1.1 200 OK\r\nX: ",
         "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
     ];
-    common::each(heads, async |head| {
+    crate::common::each(heads, async |head| {
         let (given_up, mut waits) = unbounded_channel();
         let (address, _) = server(move |mut stream| {
             let given_up = given_up.clone();
@@ -139,7 +137,7 @@ async fn b20_a_server_that_lies_about_its_answer_holds_nobody_up() {
         ),
         ("silence", String::new(), 0),
     ];
-    common::each(servers, async |(what, part, times)| {
+    crate::common::each(servers, async |(what, part, times)| {
         let (ends, mut ended) = unbounded_channel();
         let part: Arc<str> = part.into();
         let (address, _) = server(move |mut stream| {
@@ -213,11 +211,11 @@ async fn b21_connections_that_are_dead_cost_one_try_however_many_they_are() {
 #[tokio::test]
 async fn c01_a_pause_that_was_asked_for_in_either_unit_is_kept() {
     let cases = [("x-acs-retry-after: 700", 700), ("Retry-After: 1", 1_000)];
-    common::each(cases, async |(header, millis)| {
+    crate::common::each(cases, async |(header, millis)| {
         let (seen, mut asked) = unbounded_channel();
         let body = "{\"RequestId\":\"R\",\"Code\":\"Throttling.User\",\"Message\":\"slow down\"}";
         let headers = format!("{header}\r\n");
-        let answer = common::net::response("400 Bad Request", &headers, body);
+        let answer = crate::common::net::response("400 Bad Request", &headers, body);
         let (address, _) = server(move |mut stream| {
             let (seen, answer) = (seen.clone(), answer.clone());
             async move {

@@ -1,8 +1,6 @@
 //! What is live is changed by hand only, with care before and a look after; what others change is seen and never undone.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, name};
+use crate::common::{Bed, Ended, QUICK, code, name};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::routine::Revision;
 use serde_json::Value;
@@ -148,8 +146,38 @@ async fn a_version_without_code_or_with_other_code_than_its_mark_says_is_not_pub
 }
 
 #[tokio::test]
+async fn without_a_version_one_that_has_no_code_is_passed_over() {
+    let bed = Bed::new(&["hello"]).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let good = bed.versions("hello").pop().unwrap();
+    // Somebody's upload of the very same bytes never finished, and one more of other bytes.
+    let described = bed.emulator.with_world(|world| {
+        let routine = world.routine(&name("hello")).unwrap();
+        routine.versions()[0].description().to_owned()
+    });
+    bed.emulator.with_world(|world: &mut World| {
+        for words in [described.as_str(), "by hand"] {
+            let now = jiff::Timestamp::now();
+            world.seed(&name("hello"), None, words, now).unwrap();
+        }
+    });
+    let ended = publish(&bed, &["--env", "staging"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(live(&bed, "staging"), Some(good.clone()));
+    bed.write("hello", &code("hello", 1));
+    let asked = publish(&bed, &["--env", "production"]).await;
+    let says = format!("publish version {good}");
+    assert!(asked.stderr.contains(&says), "{}", asked.stderr);
+    assert!(
+        asked.stderr.contains("the newest that holds its code"),
+        "{}",
+        asked.stderr
+    );
+}
+
+#[tokio::test]
 async fn a_publish_whose_answer_is_lost_is_looked_for_and_not_taken_for_failed() {
-    common::each(
+    crate::common::each(
         ["drop_after", "drop_before", "status(502)", "delay(3000)"],
         async |trouble| {
             let bed = Bed::new(&["hello"]).await;
@@ -306,7 +334,7 @@ async fn what_another_person_puts_live_is_told_once_and_stays() {
     let versions = bed.seed("hello", 3);
     let mut watch = bed.watch(QUICK).await;
     bed.publish("hello", &versions[0], "production");
-    let republished = |watch: &common::Watch| -> Vec<Value> {
+    let republished = |watch: &crate::common::Watch| -> Vec<Value> {
         let seen = watch.seen();
         seen.filter(|event| event["event"] == "republished")
             .cloned()

@@ -1,8 +1,6 @@
 //! A save becomes a version, and the oldest makes room.
 
-mod common;
-
-use common::{Bed, SIGNATURES, Watch, code};
+use crate::common::{Bed, SIGNATURES, Watch, code};
 use er_dev::emulator::history::Decision;
 use er_dev::emulator::world::{Settings, Slot};
 
@@ -222,7 +220,7 @@ async fn once_brings_every_routine_up_to_date_and_ends() {
     let ended = bed.run(&["watch", "--once"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.of("uploaded").len(), 2);
-    common::assert_adds_up(&ended.of("done")[0]);
+    crate::common::assert_adds_up(&ended.of("done")[0]);
     let ended = bed.run(&["watch", "--once", "--routine", "b"]).await;
     assert_eq!(ended.of("unchanged").len(), 1);
 }

@@ -1,8 +1,6 @@
 //! What the commands that manage versions show, and how `diff` compares.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, finish, name};
+use crate::common::{Bed, Ended, QUICK, code, finish, name};
 use er_dev::emulator::world::World;
 use er_dev::revision::mark::{Instance, describe};
 use er_dev::routine::{Digest, Revision};
@@ -70,7 +68,11 @@ async fn mixed(bed: &Bed) -> Vec<Revision> {
             let made = jiff::Timestamp::from_nanosecond(made).unwrap();
             let code = format!("// version {index}\n");
             let words = match index {
-                2 => describe("their index.js", Digest::of(code.as_bytes()), &theirs),
+                2 => describe(
+                    "their index.js g3f2a9c1b+",
+                    Digest::of(code.as_bytes()),
+                    &theirs,
+                ),
                 4 => "release 2024-05, checked by three people and kept for the auditors".into(),
                 _ => "by hand".into(),
             };

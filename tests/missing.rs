@@ -1,13 +1,11 @@
 //! Entries that are not there, or that er-dev may not read: nothing happens to what is on the service, the others go on,
 //! and a file that comes back is taken as it is then.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::disk::{NEVER, off};
-use common::{Bed, code, has, long, say};
+use crate::common::disk::{NEVER, off};
+use crate::common::{Bed, code, has, long, say};
 use tokio::process::Command;
 
 #[tokio::test]
@@ -75,7 +73,7 @@ async fn a15_a_file_that_comes_and_goes_all_the_time_costs_one_line_at_most() {
 }
 
 /// A watch that may read only what the permissions of a file let it; `None`, said aloud, where root cannot give that up.
-async fn without_privileges(bed: &Bed) -> Option<common::Watch> {
+async fn without_privileges(bed: &Bed) -> Option<crate::common::Watch> {
     let command = bed.command(&["watch"]);
     if !rustix::process::geteuid().is_root() {
         return Some(Bed::follow(command));

@@ -1,13 +1,11 @@
 //! What happens to a request or its answer on the way, at its worst: the right version comes of it all the same, once.
 //! Lines and servers that are broken as a whole are in `line` and `tls`.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::net::{At, Proxy, Way, response, server, stubborn};
-use common::{Bed, Ended, QUICK, code, name, resident};
+use crate::common::net::{At, Proxy, Way, response, server, stubborn};
+use crate::common::{Bed, Ended, QUICK, code, name, resident};
 use er_dev::emulator::history::{POST_OBJECT, Record};
 use er_dev::emulator::world::{Settings, World};
 use er_dev::routine::Digest;
@@ -56,7 +54,7 @@ async fn b05_a_reset_anywhere_in_a_body_leaves_one_version() {
     let places = [At::Start, At::First, At::Half, At::LastButOne, At::End];
     let requests = ["POST /oss ", "Action=UploadRoutineCode"];
     let cases = requests.map(|request| places.map(|at| (request, at)));
-    common::each(cases.concat(), async |(request, at)| {
+    crate::common::each(cases.concat(), async |(request, at)| {
         let what = format!("{request} {at:?}");
         let bed = Bed::new(&["hello"]).await;
         let proxy = Proxy::start(&bed, Way::Cut(request, at)).await;
@@ -73,7 +71,7 @@ async fn b05_a_reset_while_much_code_is_still_being_sent_leaves_one_version() {
     // More than what lies between the two ends, and little enough to have settled soon.
     let large = format!("// {}\n", "x".repeat(200 << 10));
     let cases = [At::Start, At::First, At::Half, At::LastButOne].map(|at| (at, large.clone()));
-    common::each(cases, async |(at, large)| {
+    crate::common::each(cases, async |(at, large)| {
         let bed = Bed::new(&["hello"]).await;
         let proxy = Proxy::start(&bed, Way::Cut("POST /oss ", at)).await;
         bed.configure(&format!("http://{}", proxy.address), "");
@@ -98,7 +96,7 @@ async fn b06_a_lost_reply_makes_no_second_version() {
         ("DescribeRoutineCodeRevision", 0),
         ("DeleteRoutineCodeRevision", 1),
     ];
-    common::each(operations, async |(operation, listings)| {
+    crate::common::each(operations, async |(operation, listings)| {
         let bed = Bed::new(&["hello"]).await;
         bed.seed("hello", 8);
         let mut watch = bed.watch(PATIENT).await;
@@ -134,7 +132,7 @@ fn listed_first(records: &[&Record]) -> usize {
 #[tokio::test]
 async fn b07_what_is_processed_after_the_client_gave_up_makes_no_second_version() {
     let cases = ["UploadRoutineCode", "oss", "DeleteRoutineCodeRevision"];
-    common::each(cases, async |operation| {
+    crate::common::each(cases, async |operation| {
         let bed = Bed::new(&["hello"]).await;
         let live = bed.seed("hello", 8).remove(0);
         bed.publish("hello", &live, "production");
@@ -193,7 +191,7 @@ async fn b07_a_request_that_waited_for_its_permit_can_be_carried_out_late_from_w
 
 #[tokio::test]
 async fn b08_what_is_processed_after_it_must_have_settled_is_cleared_away_with_the_next_edit() {
-    common::each(["UploadRoutineCode", "oss"], async |operation| {
+    crate::common::each(["UploadRoutineCode", "oss"], async |operation| {
         let bed = Bed::new(&["hello"]).await;
         let mut watch = bed.watch(QUICK).await;
         bed.fault(&format!("{operation}:1:process_late(2500)"));
@@ -228,7 +226,7 @@ async fn b11_a_page_of_something_in_between_says_nothing_of_what_was_done() {
         ("oss", 500),
         ("oss", 502),
     ];
-    common::each(cases, async |(operation, status)| {
+    crate::common::each(cases, async |(operation, status)| {
         let bed = Bed::new(&["hello"]).await;
         bed.fault(&format!("{operation}:1:status({status})"));
         let ended = bed.push().await;
@@ -247,7 +245,7 @@ async fn b11_a_long_page_is_shown_in_two_hundred_plain_characters() {
     let answer = response("502 Bad Gateway", "Content-Type: text/html\r\n", &page);
     let address = stubborn(answer).await;
     let cases = ["json", "text"].map(|format| (format, address));
-    common::each(cases, async |(format, address)| {
+    crate::common::each(cases, async |(format, address)| {
         let bed = Bed::new(&["hello"]).await;
         bed.configure(&format!("http://{address}"), "");
         let ended = bed
@@ -295,7 +293,7 @@ async fn b14_a_redirect_is_not_followed() {
         ("oss", 307),
         ("oss", 308),
     ];
-    common::each(cases, async |(operation, status)| {
+    crate::common::each(cases, async |(operation, status)| {
         let (elsewhere, connections) = server(|_| std::future::ready(())).await;
         let bed = Bed::new(&["hello"]).await;
         bed.fault(&format!(
@@ -321,7 +319,7 @@ async fn b17_b18_b19_an_answer_that_cannot_be_read_is_no_answer() {
     ];
     let operations = ["DescribeRoutine", "UploadRoutineCode", "oss"];
     let cases = operations.map(|operation| answers.map(|answer| (operation, answer)));
-    common::each(cases.concat(), async |(operation, answer)| {
+    crate::common::each(cases.concat(), async |(operation, answer)| {
         let bed = Bed::new(&["hello"]).await;
         bed.fault(&format!("{operation}:1:{answer}"));
         let ended = bed.push().await;
@@ -354,7 +352,7 @@ async fn b17_odd_json_is_no_statement_of_the_service() {
         ("UploadRoutineCode", "{\"RequestId\":\"R\",\"Content\":7}"),
     ];
     let cases = [&cases.concat()[..], &odd_content].concat();
-    common::each(cases, async |(operation, body)| {
+    crate::common::each(cases, async |(operation, body)| {
         let bed = Bed::new(&["hello"]).await;
         bed.fault(&format!("{operation}:1:answer({body})"));
         let ended = bed.push().await;
@@ -376,7 +374,7 @@ async fn b17_odd_json_for_a_listing_or_for_code_makes_no_second_version_of_what_
     ];
     let operations = ["DescribeRoutine", "DescribeRoutineCodeRevision"];
     let cases = operations.map(|operation| odd.map(|body| (operation, body)));
-    common::each(cases.concat(), async |(operation, body)| {
+    crate::common::each(cases.concat(), async |(operation, body)| {
         let what = format!("{operation} {body}");
         let bed = Bed::new(&["hello"]).await;
         bed.push().await;
@@ -468,7 +466,7 @@ async fn b18_a_compressed_answer_is_refused_and_not_inflated() {
 async fn b18_what_claims_to_be_compressed_says_nothing_whatever_it_holds() {
     let body = "{\"RequestId\":\"R\",\"Code\":\"InvalidAccessKeyId.NotFound\",\"Message\":\"no such key\"}";
     let encodings = [("identity", 77), ("gzip", 69), ("br", 69), ("x-odd", 69)];
-    common::each(encodings, async |(encoding, exit)| {
+    crate::common::each(encodings, async |(encoding, exit)| {
         let headers = format!("Content-Encoding: {encoding}\r\n");
         let address = stubborn(response("404 Not Found", &headers, body)).await;
         let bed = Bed::new(&["hello"]).await;
@@ -488,7 +486,7 @@ async fn b19_a_code_counts_in_whichever_form_it_comes_and_half_of_one_does_not()
     );
     let cut = json.split_at(json.len() - 30).0.to_owned();
     let cut_xml = xml.split_once("</Code>").unwrap().0.to_owned();
-    common::each(
+    crate::common::each(
         [
             ("application/json", json.clone(), 77),
             ("text/html", json, 77),
@@ -512,7 +510,7 @@ async fn b19_a_code_counts_in_whichever_form_it_comes_and_half_of_one_does_not()
 #[tokio::test]
 async fn b09_a_request_whose_answer_drips_is_carried_out_once() {
     let operations = ["DescribeRoutine", "UploadRoutineCode", "oss"];
-    common::each(operations, async |operation| {
+    crate::common::each(operations, async |operation| {
         let bed = Bed::new(&["hello"]).await;
         bed.fault(&format!("{operation}:1:drip"));
         let ended = bed.push().await;

@@ -1,9 +1,7 @@
 //! Which versions go when a person asks, and which stay whatever is asked: every way in which tools for other services
 //! have lost somebody's versions is a test here.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, name};
+use crate::common::{Bed, Ended, QUICK, code, name};
 use er_dev::emulator::world::World;
 use er_dev::routine::Revision;
 
@@ -123,6 +121,8 @@ async fn a_pin_is_seen_by_a_watch_that_runs_and_taken_away_by_unpin() {
     assert_eq!(rotated["revision"], versions[1].as_str());
     let unknown = bed.run(&["unpin", "hello", versions[2].as_str()]).await;
     assert_eq!(unknown.code, Some(2), "{}", unknown.stdout);
+    let says = format!("no pinned version ends in {}", versions[2]);
+    assert!(unknown.stderr.contains(&says), "{}", unknown.stderr);
     let unpinned = bed.run(&["unpin", "hello", oldest]).await;
     assert_eq!(unpinned.code, Some(0), "{}", unpinned.stderr);
     bed.write("hello", &code("hello", 2));
@@ -155,6 +155,40 @@ async fn a_deletion_that_is_refused_once_does_not_keep_the_next_oldest_from_goin
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     assert_eq!(rotated(&ended), numbers(&versions[1..2]));
     assert!(bed.versions("hello").contains(&versions[0]));
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_saved_stays_and_the_next_oldest_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    let record = format!("vault/{}.json", versions[0]);
+    std::fs::create_dir_all(bed.routine_dir("hello").join(record)).unwrap();
+    let ended = prune(&bed, &[]).await;
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(rotated(&ended), numbers(&versions[1..2]));
+    let what = ended.of("warning")[0]["problem"]["what"].to_string();
+    let stays = format!(
+        "version {} stays: its code could not be saved",
+        versions[0].short()
+    );
+    assert!(what.contains(&stays), "{what}");
+}
+
+#[tokio::test]
+async fn a_version_whose_code_is_another_one_each_time_it_is_read_stays_and_the_next_oldest_goes() {
+    let bed = Bed::new(&["hello"]).await;
+    assert_eq!(bed.push().await.code, Some(0));
+    let ours = bed.versions("hello").pop().unwrap();
+    bed.seed_now("hello");
+    // It is not what holds the present bytes any more.
+    bed.write("hello", &code("hello", 1));
+    bed.fault("DescribeRoutineCodeRevision:1:answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"b3RoZXI=\"}})");
+    let pushed = bed.push().await;
+    assert_eq!(pushed.code, Some(0), "{}{}", pushed.stdout, pushed.stderr);
+    let what = pushed.of("warning")[0]["problem"]["what"].to_string();
+    assert!(what.contains("other code for it each time"), "{what}");
+    assert!(bed.versions("hello").contains(&ours));
+    assert!(!rotated(&pushed).is_empty());
 }
 
 #[tokio::test]
@@ -222,6 +256,44 @@ async fn at_ten_versions_of_somebody_else_own_waits_and_any_takes_the_oldest() {
 }
 
 #[tokio::test]
+async fn who_holds_the_slots_is_told_from_the_oldest_on_with_one_command_for_all_pins() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.publish("hello", &versions[0], "production");
+    for revision in &versions[..9] {
+        let pinned = bed.run(&["pin", "hello", revision.as_str()]).await;
+        assert_eq!(pinned.code, Some(0), "{}", pinned.stderr);
+    }
+    let mut watch = bed.watch_from_start(QUICK);
+    let retrying = watch.until("retrying").await;
+    let what = retrying["problem"]["what"].as_str().unwrap();
+    let places = versions.iter().map(|it| what.find(&it.short()).unwrap());
+    assert!(places.is_sorted(), "{what}");
+    let help = retrying["problem"]["help"].as_str().unwrap();
+    let way = format!(
+        "`er-dev unpin hello {}` (or another one of the 8 that are pinned)",
+        versions[1]
+    );
+    assert!(help.contains(&way), "{help}");
+    assert_eq!(help.matches("unpin").count(), 1, "{help}");
+    let (_, status) = bed.status().await;
+    assert_eq!(status["routines"][0]["slots"], 10, "{status}");
+    watch.stop().await;
+    // A pin is shown as well where it is not the first reason.
+    let shown = bed.run(&["revisions", "hello"]).await.events();
+    let oldest = shown[0]["revisions"].as_array().unwrap().last().unwrap();
+    assert_eq!(oldest["stays"], "live in production");
+    assert_eq!(oldest["pinned"], true);
+    let mut table = bed.command(&["revisions", "hello"]);
+    table.env("ER_DEV_FORMAT", "text");
+    let table = crate::common::finish(table).await.stdout;
+    assert!(
+        table.contains("stays: live in production, pinned"),
+        "{table}"
+    );
+}
+
+#[tokio::test]
 async fn an_edit_that_finds_all_slots_protected_waits_and_goes_up_by_itself_when_one_is_free() {
     let more = "[revisions]\npin = [\"by hand*\"]";
     let bed = Bed::with(&["hello"], Default::default(), more).await;
@@ -255,7 +327,7 @@ async fn an_edit_that_finds_all_slots_protected_waits_and_goes_up_by_itself_when
 }
 
 /// A watch whose present bytes lie in the oldest of ten versions, all newer ones made by somebody else.
-async fn present_is_the_oldest(bed: &Bed) -> (common::Watch, Revision) {
+async fn present_is_the_oldest(bed: &Bed) -> (crate::common::Watch, Revision) {
     let watch = bed.watch(QUICK).await;
     let present = bed.versions("hello")[0].clone();
     bed.seed_now("hello");

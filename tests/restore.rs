@@ -1,8 +1,6 @@
 //! What rotation deleted can be had back, to the byte.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, code, finish, name};
+use crate::common::{Bed, Ended, QUICK, code, finish, name};
 use er_dev::routine::{Digest, Revision};
 
 async fn restore(bed: &Bed, revision: &str) -> Ended {
@@ -100,6 +98,24 @@ async fn what_the_vault_does_not_hold_is_refused_with_the_way_to_what_it_holds()
 }
 
 #[tokio::test]
+async fn a_version_that_was_saved_and_then_not_deleted_is_not_listed_as_gone() {
+    let bed = Bed::new(&["hello"]).await;
+    let versions = bed.seed("hello", 10);
+    bed.fault("DeleteRoutineCodeRevision:1:code(InvalidParameter,in use,400)");
+    let pruned = bed.run(&[&["prune", "hello"], QUICK].concat()).await;
+    assert_eq!(pruned.code, Some(0), "{}", pruned.stderr);
+    assert!(bed.vaulted("hello").contains(&versions[0]));
+    let listed = bed.run(&["restore", "hello", "--list"]).await.events();
+    let listed: Vec<_> = listed.iter().map(|kept| &kept["revision"]).collect();
+    assert_eq!(listed, [versions[1].as_str()]);
+    // Where the service cannot be asked, all are shown, and that is said.
+    bed.fault("DescribeRoutine:*:status(500)");
+    let all = bed.run(&["restore", "hello", "--list"]).await;
+    assert_eq!((all.code, all.events().len()), (Some(0), 2));
+    assert!(all.stderr.contains("may still be there"), "{}", all.stderr);
+}
+
+#[tokio::test]
 async fn code_that_was_damaged_on_the_disk_is_not_uploaded() {
     let bed = Bed::new(&["hello"]).await;
     let seeded = bed.seed("hello", 10);
@@ -116,7 +132,7 @@ async fn code_that_was_damaged_on_the_disk_is_not_uploaded() {
 
 #[tokio::test]
 async fn a_restore_whose_answers_are_lost_makes_one_version() {
-    common::each(
+    crate::common::each(
         [
             "UploadRoutineCode:2:drop_after",
             "oss:2:drop_after",

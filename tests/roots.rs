@@ -1,15 +1,13 @@
 //! Roots that go away: the routine halts and says so once, nothing on the service changes meanwhile, and it goes on by
 //! itself with what is there when its root is back.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::disk::{FENCE, NEVER, OFTEN, off, run};
-use common::{Bed, Watch, code, has, long, say};
+use crate::common::disk::{FENCE, NEVER, OFTEN, off, run};
+use crate::common::{Bed, Watch, code, has, long, say};
 use tokio::process::Command;
 
 /// The longest that a routine may take to go on.

@@ -1,9 +1,7 @@
 //! What goes when a slot is to be freed: the oldest that may go, its code saved, and no other because of a passing
 //! trouble.
 
-mod common;
-
-use common::{Bed, QUICK, code, name};
+use crate::common::{Bed, QUICK, code, name};
 use er_dev::emulator::history::Record;
 use er_dev::routine::Revision;
 
@@ -26,7 +24,7 @@ async fn tidied(bed: &Bed) {
 
 #[tokio::test]
 async fn a_passing_trouble_with_reading_the_oldest_version_is_waited_out() {
-    common::each(
+    crate::common::each(
         [
             "status(502)",
             "portal",
@@ -52,7 +50,7 @@ async fn a_passing_trouble_with_reading_the_oldest_version_is_waited_out() {
 
 #[tokio::test]
 async fn a_version_that_gives_no_code_stays_and_the_next_oldest_goes() {
-    common::each(
+    crate::common::each(
         [
             "answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"\"}})",
             "answer({\"RequestId\":\"R\",\"Content\":{\"ErCode\":\"?\"}})",

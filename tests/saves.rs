@@ -2,13 +2,11 @@
 //!
 //! All of this happens outside the system's directory for temporary files, where vim would save in another way.
 
-mod common;
-
 use std::io::Write as _;
 use std::time::Duration;
 
-use common::disk::run;
-use common::{Bed, Watch, code, has, long};
+use crate::common::disk::run;
+use crate::common::{Bed, Watch, code, has, long};
 
 /// Saves per recipe. Each must come out as one upload of exactly what was saved.
 fn saves() -> usize {

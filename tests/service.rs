@@ -1,10 +1,8 @@
 //! What the service answers, rightly or oddly: the right version comes of it, or a state that says what is missing.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{Bed, Ended, QUICK, SIGNATURES, code, name};
+use crate::common::{Bed, Ended, QUICK, SIGNATURES, code, name};
 use er_dev::emulator::history::busiest_second;
 use er_dev::emulator::world::{Settings, World};
 
@@ -44,7 +42,7 @@ fn assert_there_once(bed: &Bed, what: &str, ended: &Ended) {
 
 #[tokio::test]
 async fn c01_a_throttled_call_is_repeated_after_the_pause_that_was_asked_for() {
-    common::each(
+    crate::common::each(
         [
             "code(Throttling,slow down)",
             "code(Throttling.User,slow down,429)",
@@ -100,7 +98,7 @@ async fn c02_a_thousand_saves_in_twenty_routines_are_few_requests_within_the_lim
 
 #[tokio::test]
 async fn c05_a_clock_that_is_twenty_minutes_off_costs_one_refused_request() {
-    common::each(SIGNATURES, async |signature| {
+    crate::common::each(SIGNATURES, async |signature| {
         for clock in ["clock=1200", "clock=-1200"] {
             let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
             bed.world(clock);
@@ -168,7 +166,7 @@ async fn c07_a_date_that_is_years_off_is_not_believed() {
 
 #[tokio::test]
 async fn c08_a_nonce_that_was_seen_before_means_an_earlier_copy_and_no_second_version() {
-    common::each(SIGNATURES, async |signature| {
+    crate::common::each(SIGNATURES, async |signature| {
         let bed = Bed::signing(&["hello"], Settings::default(), signature).await;
         bed.fault("UploadRoutineCode:1:code(SignatureNonceUsed)");
         let ended = push(&bed).await;
@@ -249,7 +247,7 @@ async fn c14_slots_that_somebody_else_filled_are_seen_at_the_refusal_and_one_is_
 
 #[tokio::test]
 async fn c15_a_full_routine_is_known_in_whatever_words_it_is_told() {
-    common::each(
+    crate::common::each(
         [
             "you got upper limit of code revisions",
             "Upper limit of revisions reached",
@@ -313,7 +311,7 @@ async fn c17_a_routine_that_is_missing_is_not_made_unless_that_is_asked_for() {
 
 #[tokio::test]
 async fn c17_only_an_answer_without_content_says_that_the_routine_is_missing() {
-    common::each(["7", "[]", "\"\"", "true", "{}"], async |content| {
+    crate::common::each(["7", "[]", "\"\"", "true", "{}"], async |content| {
         let bed = Bed::new(&["hello"]).await;
         let config = std::fs::read_to_string(bed.path("er-dev.toml")).unwrap();
         std::fs::write(bed.path("er-dev.toml"), config + "create = true\n").unwrap();
@@ -328,7 +326,7 @@ async fn c17_only_an_answer_without_content_says_that_the_routine_is_missing() {
 
 #[tokio::test]
 async fn c18_numbers_of_versions_in_any_form_never_lead_to_a_wrong_deletion() {
-    common::each(["text", "number", "rounded"], async |form| {
+    crate::common::each(["text", "number", "rounded"], async |form| {
         let bed = Bed::new(&["hello"]).await;
         let mut seeded = bed.seed("hello", 9);
         let live = seeded.remove(0);
@@ -349,7 +347,7 @@ async fn c18_numbers_of_versions_in_any_form_never_lead_to_a_wrong_deletion() {
 
 #[tokio::test]
 async fn c19_c21_an_answer_of_object_storage_that_proves_nothing_is_settled_by_reading_back() {
-    common::each(
+    crate::common::each(
         [
             "status(203)",
             "callback_lost",
@@ -400,7 +398,7 @@ async fn c20_code_that_was_confirmed_and_never_registered_is_found_where_every_u
 #[tokio::test]
 async fn c22_a_form_that_object_storage_refuses_is_replaced_or_told() {
     let general = |code: &str| format!("oss:1:code({code},said object storage)");
-    common::each(
+    crate::common::each(
         [
             (
                 "oss:1:code(AccessDenied,Invalid according to Policy: Policy expired.,403)"
@@ -450,7 +448,7 @@ async fn c22_a_form_that_object_storage_refuses_is_replaced_or_told() {
 
 #[tokio::test]
 async fn c22_a_form_that_nobody_is_said_to_have_signed_is_replaced_once() {
-    common::each(
+    crate::common::each(
         ["SignatureDoesNotMatch", "InvalidAccessKeyId"],
         async |code| {
             let bed = Bed::new(&["hello"]).await;
@@ -501,7 +499,7 @@ async fn c23_c24_every_byte_arrives_also_what_looks_like_the_end_of_a_form() {
 
 #[tokio::test]
 async fn c25_a_listing_that_lags_makes_no_second_version() {
-    common::each(
+    crate::common::each(
         ["", "oss:1:callback_lost", "UploadRoutineCode:1:truncate"],
         async |fault| {
             let bed = Bed::new(&["hello"]).await;
@@ -532,7 +530,7 @@ async fn c25_a_listing_that_lags_makes_no_second_version() {
 
 #[tokio::test]
 async fn c26_where_it_is_not_told_what_is_live_nothing_is_deleted() {
-    common::each(
+    crate::common::each(
         ["envconf=partial", "envconf=missing", "envconf=null"],
         async |conf| {
             let bed = Bed::new(&["hello"]).await;

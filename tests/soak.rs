@@ -1,14 +1,12 @@
 //! A long run with faults: nothing is lost, nothing breaks a rule, and memory stays where it was.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Bed, QUICK, code, name, resident};
+use crate::common::{Bed, QUICK, code, name, resident};
 
 /// How long the run lasts: an hour if a long run was asked for.
 fn length() -> Duration {
-    Duration::from_secs(if common::long() { 3_600 } else { 10 })
+    Duration::from_secs(if crate::common::long() { 3_600 } else { 10 })
 }
 
 #[tokio::test]
@@ -56,11 +54,11 @@ async fn d16_hours_of_edits_and_faults_cost_no_memory_and_no_edit() {
     watch.stop().await;
     bed.assert_at_rest();
     let grown = last.saturating_sub(first.unwrap());
-    common::say(&format!(
+    crate::common::say(&format!(
         "{save} saves in {:?}, resident memory grew by {grown} KiB to {last} KiB",
         begun.elapsed()
     ));
     // A short run has hardly begun to reuse what it allocated.
-    let allowed = if common::long() { 1_024 } else { 4_096 };
+    let allowed = if crate::common::long() { 1_024 } else { 4_096 };
     assert!(grown < allowed, "{grown} KiB");
 }

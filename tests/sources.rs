@@ -1,8 +1,6 @@
 //! What an entry may be: a plain text file within its root, of 1 to 4,194,304 bytes, that parses. Everything else is
 //! refused before the service is asked for anything, and nothing hangs.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
@@ -11,8 +9,8 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use common::disk::{FENCE, NEVER, off, run};
-use common::{Bed, Watch, code, long, resident, say};
+use crate::common::disk::{FENCE, NEVER, off, run};
+use crate::common::{Bed, Watch, code, long, resident, say};
 use er_dev::routine::Digest;
 
 /// The largest code that the service takes.

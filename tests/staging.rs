@@ -1,8 +1,6 @@
 //! With `upload = "staging"` an edit runs on staging and costs no version; `commit` makes a version of what is there.
 
-mod common;
-
-use common::{Bed, Ended, QUICK, Watch, code, finish, name};
+use crate::common::{Bed, Ended, QUICK, Watch, code, finish, name};
 use er_dev::emulator::check::unstaged;
 use er_dev::emulator::world::{Settings, World};
 use er_dev::revision::mark::{Instance, Mark, describe, text_of};
@@ -179,6 +177,42 @@ async fn what_somebody_else_put_on_staging_gives_way_to_the_next_edit_or_push() 
 }
 
 #[tokio::test]
+async fn a_save_that_changes_nothing_looks_at_staging_where_anybody_may_have_put_something_else() {
+    for world in WORLDS {
+        let bed = bed(world).await;
+        let mut watch = bed.watch(QUICK).await;
+        bed.write("hello", &code("hello", 0));
+        assert_eq!(watch.end_of_edit().await["event"], "unchanged", "{world:?}");
+        stage_by_hand(&bed);
+        bed.write("hello", &code("hello", 0));
+        assert_eq!(watch.end_of_edit().await["event"], "uploaded", "{world:?}");
+        assert_runs(&bed, &code("hello", 0), "over theirs");
+        watch.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_goes_to_staging_is_called_as_a_version_would_be_and_a_commit_by_its_own_words() {
+    let bed = bed(&[]).await;
+    let file = bed.path("er-dev.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        file,
+        format!("{text}description = \"{{file}} g1a2b3c4d by {{user}}\"\n"),
+    )
+    .unwrap();
+    let mut push = bed.command(&[&["push"], QUICK].concat());
+    push.env("USER", "ann");
+    assert_code(&finish(push).await, 0, "the upload");
+    let listed = bed.run(&["revisions", "--json"]).await.events().remove(0);
+    let staging = &listed["staging"];
+    assert_eq!(staging["description"], "hello.js g1a2b3c4d by ann");
+    assert_eq!(staging["git"], "1a2b3c4d");
+    assert_code(&commit(&bed).await, 0, "the commit");
+    assert_eq!(newest(&bed).0, "release 7");
+}
+
+#[tokio::test]
 async fn an_answer_lost_at_any_request_leaves_the_code_on_staging_and_no_version() {
     let mut cases = Vec::new();
     for world in WORLDS {
@@ -206,7 +240,7 @@ async fn an_answer_lost_at_any_request_leaves_the_code_on_staging_and_no_version
             "UploadStagingRoutineCode:1:code(Throttling.User)".to_owned(),
         ));
     }
-    common::each(cases, |(world, fault)| async move {
+    crate::common::each(cases, |(world, fault)| async move {
         let bed = bed(world).await;
         bed.fault(&fault);
         let what = format!("{world:?} {fault}");
@@ -468,7 +502,7 @@ async fn a_commit_whose_answer_is_lost_makes_one_version() {
             cases.push((world, format!("CommitStagingRoutineCode:1:{action}")));
         }
     }
-    common::each(cases, |(world, fault)| async move {
+    crate::common::each(cases, |(world, fault)| async move {
         let bed = bed(world).await;
         bed.seed("hello", 3);
         assert_code(&bed.push().await, 0, "the upload");
@@ -631,7 +665,7 @@ async fn a_kill_at_any_request_of_an_edit_leaves_the_newest_code_on_staging() {
             }
         }
     }
-    common::each(points, |point| async move {
+    crate::common::each(points, |point| async move {
         let (alloc, request, phase, saved_again) = point;
         let (bed, mut watch) = filled(alloc).await;
         bed.fault(&format!("{request}:1:kill({},{phase})", watch.pid()));

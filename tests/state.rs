@@ -1,11 +1,9 @@
 //! A state directory that is full, cannot be written, or is not ours: uploads go on, deletions stop, nothing is torn.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use common::{Bed, Watch, code};
+use crate::common::{Bed, Watch, code};
 
 /// A watch whose state directory is a small file system of its own; `None` where that cannot be had.
 async fn on_a_small_disk(bed: &Bed) -> Option<(Watch, PathBuf)> {

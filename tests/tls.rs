@@ -1,14 +1,12 @@
 //! Secure connections and proxies: a request leaves only over a connection that can be trusted, through the proxy that was
 //! named, and what is secret stays inside.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::net::server;
-use common::{Bed, Ended};
+use crate::common::net::server;
+use crate::common::{Bed, Ended};
 use er_dev::emulator::history::POST_OBJECT;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,7 +50,7 @@ async fn b13_a_server_without_today_s_tls_gets_no_request_and_no_storm() {
             b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec(),
         ),
     ];
-    common::each(servers, async |(what, first)| {
+    crate::common::each(servers, async |(what, first)| {
         let (seen, mut heard) = unbounded_channel();
         let (address, connections) = server(move |mut stream| {
             let (seen, first) = (seen.clone(), first.clone());
@@ -204,7 +202,7 @@ async fn b13_a_network_that_opens_secure_connections_needs_its_authority() {
     let through = async |arguments: &[&str]| {
         let mut command = bed.command(arguments);
         command.env("HTTPS_PROXY", &proxy);
-        common::finish(command).await
+        crate::common::finish(command).await
     };
     let ended = through(&["push", "--timeout", "1s"]).await;
     assert_eq!(ended.code, Some(69), "{}{}", ended.stdout, ended.stderr);
@@ -225,7 +223,7 @@ async fn b02_a_form_that_points_at_this_machine_is_not_followed_from_an_endpoint
     bed.configure("https://dcdn.aliyuncs.com", "");
     let mut command = bed.command(&["push", "--timeout", "3s", "--ca-file", "network.pem"]);
     command.env("HTTPS_PROXY", &proxy).env("HTTP_PROXY", &proxy);
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     assert_ne!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     let what = problem(&ended)["what"].clone();
     assert!(what.as_str().unwrap().contains("127.0.0.1"), "{what}");
@@ -250,7 +248,7 @@ async fn b13_a_file_without_a_certificate_is_78_and_nothing_is_sent() {
         by_variable.env("ER_DEV_CA_FILE", file);
         for ended in [
             bed.run(&["push", "--ca-file", file]).await,
-            common::finish(by_variable).await,
+            crate::common::finish(by_variable).await,
         ] {
             assert_eq!(
                 ended.code,
@@ -288,7 +286,7 @@ async fn b22_a_proxy_of_the_environment_is_used_and_sees_a_name_and_no_secret() 
         .env("HTTPS_PROXY", format!("http://{address}"))
         .env("ALIBABA_CLOUD_ACCESS_KEY_ID", "some-key-id")
         .env("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "some-key-secret");
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     assert_eq!(ended.code, Some(69), "{}{}", ended.stdout, ended.stderr);
     let problem = problem(&ended);
     assert_eq!(problem["class"], "network", "{problem}");
@@ -321,7 +319,7 @@ async fn b22_the_password_of_a_proxy_goes_to_the_proxy_and_is_told_to_nobody() {
             let mut bytes = vec![0; 4096];
             let read = stream.read(&mut bytes).await.unwrap_or(0);
             let _ = seen.send(String::from_utf8_lossy(&bytes[..read]).into_owned());
-            let refusal = common::net::response("407 Proxy Authentication Required", "", "");
+            let refusal = crate::common::net::response("407 Proxy Authentication Required", "", "");
             let _ = stream.write_all(refusal.as_bytes()).await;
         }
     })
@@ -330,7 +328,7 @@ async fn b22_the_password_of_a_proxy_goes_to_the_proxy_and_is_told_to_nobody() {
     bed.configure("https://dcdn.aliyuncs.com", "");
     let mut command = bed.command(&["push", "--timeout", "1s", "--log", "trace"]);
     command.env("HTTPS_PROXY", format!("http://user:{PASSWORD}@{address}"));
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     assert_eq!(ended.code, Some(69), "{}{}", ended.stdout, ended.stderr);
     assert!(asked.try_recv().unwrap().contains(ENCODED));
     assert!(ended.stderr.contains("TRACE"), "nothing was logged");
@@ -354,7 +352,7 @@ async fn b22_a_proxy_of_the_environment_is_not_asked_for_this_machine() {
     ] {
         command.env(name, format!("http://{address}"));
     }
-    let ended = common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     bed.assert_there_once("no proxy", &ended);
     assert_eq!(connections.load(Ordering::SeqCst), 0);
 }

@@ -188,6 +188,12 @@ impl Cloud {
         listed_with.is_some_and(|number| number != self.rpc.keys.present().number)
     }
 
+    /// Whether a routine was listed with the present key, and no other one is due. Asks nobody.
+    pub fn is_of_present_key(&self, routine: &RoutineName) -> bool {
+        let keys = &self.rpc.keys;
+        !keys.is_due() && self.listed_with(routine) == Some(keys.present().number)
+    }
+
     fn listed_with(&self, routine: &RoutineName) -> Option<u64> {
         let all = self.listed_with.lock();
         let all = all.unwrap_or_else(PoisonError::into_inner);

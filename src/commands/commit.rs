@@ -17,10 +17,9 @@ pub(super) async fn run(
     let mut one = one::open(common, &flags.routine, false).await?;
     let session = &mut one.session;
     let name = session.routine().name.clone();
-    session.describe_as(flags.message);
     let committed = one::persist(session, flags.timeout, async |session| {
         let mut pass = session.begin().await?;
-        let committed = pass.commit().await;
+        let committed = pass.commit(&flags.message).await;
         one::tell(&mut pass, &name, report);
         let (stored, sha256) = committed?;
         report.tell(&match stored.how {

@@ -21,7 +21,7 @@ pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure>
         .map(|routine| routine.name.as_str())
         .collect();
     let line = match common.format {
-        Format::Text => format!(
+        Format::Text | Format::Logfmt => format!(
             "{} is fine: {} ({}), {}\n",
             config.file.display(),
             plural(names.len() as u64, "routine"),

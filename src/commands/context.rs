@@ -19,6 +19,7 @@ use crate::revision::vault::Vaults;
 use crate::routine::RoutineName;
 use crate::state::{StateDir, StateError};
 use crate::watch;
+use crate::watch::source::Demands;
 
 use super::{Failure, env, load};
 
@@ -191,6 +192,14 @@ impl Context {
     /// What the watcher and the reader of sources need to know.
     pub(super) fn targets(&self) -> Vec<watch::Target> {
         self.config.routines.iter().map(target).collect()
+    }
+
+    /// What is asked of code that is to go up.
+    pub(super) fn demands(&self, secrets: bool) -> Demands {
+        Demands {
+            service: self.config.service.kind,
+            secrets,
+        }
     }
 
     /// Ends what was started for this run alone.

@@ -15,7 +15,7 @@ use crate::report::class::Class;
 use crate::report::{Event, Problem};
 use crate::revision::deploy::{DeployError, Happened, How, Pass, Session, Stored};
 use crate::routine::{Code, Digest, Edit, RoutineName};
-use crate::watch::source::{self, SourceError};
+use crate::watch::source::{self, Demands, Source, SourceError};
 
 use super::condition::Condition;
 use super::context::target;
@@ -26,6 +26,8 @@ use super::problem;
 pub(super) struct Manner {
     /// Make a new version even of bytes that are there already.
     pub(super) force: bool,
+    /// What is asked of code that is to go up.
+    pub(super) demands: Demands,
     /// How long an entry that no event told of has to have been quiet, and the longest wait for that.
     pub(super) quiet: (Duration, Duration),
     /// What has been told of the state that all deploys share.
@@ -178,8 +180,8 @@ async fn deploy(
     };
     let ended = match begun {
         // Read with the lock in hand: the wait for it may be long, and the newest bytes are what is wanted.
-        Ok(mut pass) => match read(&edit, &routine).await {
-            Ok(code) => store(&edit, &code, &routine, &mut pass, tell, &manner).await,
+        Ok(mut pass) => match read(&edit, &routine, manner.demands).await {
+            Ok(source) => store(&edit, &source, &routine, &mut pass, tell, &manner).await,
             Err(ended) => ended,
         },
         Err(error) => failed(&error, &edit.routine),
@@ -191,12 +193,13 @@ async fn deploy(
 
 async fn store(
     edit: &Edit,
-    code: &Code,
+    source: &Source,
     routine: &Routine,
     pass: &mut Pass<'_>,
     tell: &mpsc::Sender<Telling>,
     manner: &Manner,
 ) -> Ended {
+    let code = &source.code;
     let stored = match routine.upload {
         Upload::Revision => pass.store(code, manner.force).await,
         Upload::Staging => pass.stage(code, manner.force).await,
@@ -205,6 +208,9 @@ async fn store(
     match stored {
         Ok(stored) => {
             tell_all(tell, of_stored(edit, code, &stored, routine)).await;
+            if stored.how == How::Uploaded {
+                tell_all(tell, of_cautions(source, routine)).await;
+            }
             let landed = landed(code, stored);
             let _ = tell
                 .send(Telling::Landed(edit.routine.clone(), landed.clone()))
@@ -231,12 +237,12 @@ async fn store(
 ///
 /// An edit whose entry has changed since it came to rest is overtaken, also by bytes that could not go up: the edit that
 /// tells of them is on its way.
-async fn read(edit: &Edit, routine: &Routine) -> Result<Code, Ended> {
+async fn read(edit: &Edit, routine: &Routine, demands: Demands) -> Result<Source, Ended> {
     let (target, expected, told) = (target(routine), edit.digest, edit.saves > 0);
     let read = move || {
-        let read = source::read(&target);
+        let read = source::examine(&target, demands);
         let now = match &read {
-            Ok(code) => Ok(code.digest()),
+            Ok(source) => Ok(source.code.digest()),
             Err(_) => source::digest(&target),
         };
         (read, is_overtaken(expected, told, now))
@@ -377,6 +383,14 @@ pub(super) fn of_stored(
         }),
         How::Planned => None,
     }
+}
+
+/// What there is to say of code that has just gone up.
+fn of_cautions(source: &Source, routine: &Routine) -> impl Iterator<Item = Event> {
+    source.cautions.iter().map(|caution| Event::Warning {
+        routine: Some(routine.name.clone()),
+        problem: problem::of_caution(caution, &routine.shown),
+    })
 }
 
 pub(super) fn of_happened(routine: &RoutineName, saves: u32, happened: Happened) -> Event {

@@ -1,6 +1,7 @@
 //! `er-dev explain`: what a path is, why, which routine it belongs to, and whether an entry could go up now.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -8,18 +9,22 @@ use crate::cli::{self, Common};
 use crate::config::{Config, Routine};
 use crate::report::class::Class;
 use crate::report::json::line;
+use crate::report::standing::Routine as Standing;
 use crate::report::text::{self, BAD, CARE, GOOD, NEWS};
 use crate::report::words::{escape, size};
 use crate::report::{Format, Look, Problem, Report};
 use crate::routine::RoutineName;
-use crate::watch::explain::{Explanation, Kind, Real, explain};
+use crate::watch::explain::{Explanation, Kind, NOT_WATCHED, Real, explain};
 use crate::watch::select::{Origin, Rule, Verdict};
-use crate::watch::source;
+use crate::watch::source::{self, Demands};
 
-use super::{Failure, context, load, problem};
+use super::{Failure, context, daemons, load, problem};
+
+/// How long a running watch may take to say how it notices changes.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Explains every path.
-pub(super) fn run(
+pub(super) async fn run(
     common: &Common,
     flags: cli::Explain,
     report: &mut Report,
@@ -29,6 +34,7 @@ pub(super) fn run(
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
     let explained = explain(&targets, &config.watch, &flags.paths, &here)
         .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    let running = running(common).await;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
         let page = Page {
@@ -37,6 +43,7 @@ pub(super) fn run(
             given,
             explained,
             entries: entries(&config, &explained.verdict),
+            backend: backend(explained, &running),
         };
         if as_json {
             report.print(&line(&page.object()));
@@ -56,8 +63,12 @@ fn entries<'a>(config: &'a Config, verdict: &Verdict) -> Vec<Entry<'a>> {
         return Vec::new();
     };
     let entry = |routine: &'a Routine| {
-        let code = source::read(&context::target(routine));
-        let code = code.map(|code| code.bytes().len());
+        let demands = Demands {
+            service: config.service.kind,
+            secrets: false,
+        };
+        let code = source::examine(&context::target(routine), demands);
+        let code = code.map(|source| source.code.bytes().len());
         let code = code.map_err(|error| problem::of_source(&error, &routine.shown));
         (routine, code)
     };
@@ -73,6 +84,27 @@ struct Page<'a> {
     given: &'a Path,
     explained: &'a Explanation,
     entries: Vec<Entry<'a>>,
+    /// How changes there are noticed, and why so, if a running watch said that.
+    backend: (&'a str, Option<&'a str>),
+}
+
+/// How the running watches of the configuration stand. They need not be there, nor answer.
+async fn running(common: &Common) -> Vec<Standing> {
+    let daemons = daemons::find(common, PATIENCE).await;
+    let list = daemons.map(|daemons| daemons.list).unwrap_or_default();
+    let statuses = list.into_iter().filter_map(|daemon| daemon.status.ok());
+    statuses.flat_map(|status| status.routines).collect()
+}
+
+/// How changes of a path are noticed: as the running watch of its routine says, else as one would that starts now.
+fn backend<'a>(explained: &'a Explanation, running: &'a [Standing]) -> (&'a str, Option<&'a str>) {
+    let names = &explained.routines;
+    let own = |one: &&Standing| names.iter().any(|name| name.as_str() == one.routine);
+    let said = running.iter().find(own);
+    match said.and_then(|one| Some((one.backend.as_deref()?, one.backend_why.as_deref()))) {
+        Some(said) if explained.backend != NOT_WATCHED => said,
+        _ => (explained.backend, None),
+    }
 }
 
 impl Page<'_> {
@@ -123,7 +155,10 @@ impl Page<'_> {
             "" => tell("Belongs", NEWS, "to no routine"),
             routines => tell("Belongs", NEWS, &format!("to {routines}")),
         }
-        tell("Backend", NEWS, explained.backend);
+        match self.backend {
+            (by, None) => tell("Backend", NEWS, by),
+            (by, Some(why)) => tell("Backend", NEWS, &format!("{by}: {}", escape(why))),
+        }
         out
     }
 
@@ -233,7 +268,8 @@ impl Page<'_> {
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
             "target_of": target_of,
             "routines": explained.routines,
-            "backend": explained.backend,
+            "backend": self.backend.0,
+            "backend_why": self.backend.1,
         })
     }
 

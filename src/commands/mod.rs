@@ -28,6 +28,7 @@ mod revisions;
 mod signals;
 mod status;
 mod sync;
+mod terminal;
 mod watch;
 
 /// Why a command could not do its work at all. What goes wrong with a single edit is an event and no failure.
@@ -83,7 +84,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
         Command::Status(flags) => status::run(&common, &flags, &mut report).await,
         Command::Sync(flags) => sync::run(&common, &flags, &mut report).await,
-        Command::Explain(flags) => explain::run(&common, flags, &mut report),
+        Command::Explain(flags) => explain::run(&common, flags, &mut report).await,
         Command::Publish(flags) => publish::publish(&common, flags, &mut report).await,
         Command::Commit(flags) => commit::run(&common, flags, &mut report).await,
         Command::Rollback(flags) => publish::rollback(&common, flags, &mut report).await,

@@ -5,6 +5,7 @@ use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::Session;
 use crate::revision::lock::{self, StepLock};
+use crate::revision::naming::{self, Unclear};
 use crate::routine::Revision;
 
 use super::{Failure, one, problem};
@@ -39,10 +40,15 @@ pub(super) async fn unpin(
     let (name, pins) = (&flags.routine, one.session.pins());
     let pinned = pins.read().map_err(|error| failed(&one.session, &error))?;
     // What was deleted on the service by hand may be unpinned as well.
-    let found = crate::revision::naming::find(&flags.revision, &pinned);
+    let found = naming::find(&flags.revision, &pinned);
     let revision = found.cloned().map_err(|error| {
         let help = "only what `er-dev pin` pinned can be unpinned; patterns of the configuration stand there under `pin`";
-        one::unclear(name, &error, help)
+        match error {
+            Unclear::Nobody(text) => {
+                Failure::usage(format!("{name}: no pinned version ends in {text}\n= help: {help}"))
+            }
+            error => one::unclear(name, &error, help),
+        }
     })?;
     let _lock = lock(common, &one.session).await?;
     change(&one.session, &revision, false)?;

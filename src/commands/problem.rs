@@ -7,13 +7,14 @@ use crate::cloud::error::{Class as CloudClass, CloudError, KEY_CHANGED};
 use crate::cloud::form::OPERATION;
 use crate::pipeline::schedule::{Again, Reach};
 use crate::report::class::Class;
-use crate::report::{Frame, Problem};
+use crate::report::{Also, Frame, Problem};
 use crate::revision::deploy::{DeployError, Unpublishable};
 use crate::revision::lock::LockError;
 use crate::revision::protocol::Blocked;
 use crate::revision::rotation::Stays;
 use crate::routine::{Revision, RoutineName};
 use crate::watch::source::SourceError;
+use crate::watch::syntax::{Caution, Place};
 
 /// The pause before the next try where somebody has to do something first.
 const PROBE: Duration = Duration::from_secs(300);
@@ -28,16 +29,29 @@ const UNKNOWN_TRIES: u32 = 4;
 pub(super) fn of_source(error: &SourceError, shown: &str) -> Problem {
     let (what, frame) = match error {
         SourceError::Syntax { error, .. } => {
-            let place = &error.place;
+            let also = error.also.iter().map(|fault| Also {
+                what: fragment(&fault.message),
+                frame: frame(&fault.place, shown),
+            });
             let frame = Frame {
-                file: shown.to_owned(),
-                line: place.line,
-                column: place.column,
-                width: place.width,
-                text: place.text.clone(),
-                cut: place.cut,
+                also: also.collect(),
+                unshown: error.unshown,
+                ..frame(&error.place, shown)
             };
             (fragment(&error.message), Some(frame))
+        }
+        SourceError::Secret { secret, .. } => {
+            let frame = Frame {
+                file: shown.to_owned(),
+                line: secret.line,
+                column: secret.column,
+                width: 1,
+                text: None,
+                cut: 0,
+                also: Vec::new(),
+                unshown: 0,
+            };
+            (format!("{} stands in the code", secret.what), Some(frame))
         }
         other => (other.to_string(), None),
     };
@@ -53,6 +67,31 @@ pub(super) fn of_source(error: &SourceError, shown: &str) -> Problem {
         operation: None,
         request_id: None,
         frame,
+    }
+}
+
+/// Something to say of code that goes up all the same.
+pub(super) fn of_caution(caution: &Caution, shown: &str) -> Problem {
+    Problem {
+        what: caution.message.into(),
+        help: caution.help.into(),
+        class: Class::Source,
+        operation: None,
+        request_id: None,
+        frame: caution.place.as_ref().map(|place| frame(place, shown)),
+    }
+}
+
+fn frame(place: &Place, shown: &str) -> Frame {
+    Frame {
+        file: shown.to_owned(),
+        line: place.line,
+        column: place.column,
+        width: place.width,
+        text: Some(place.text.clone()),
+        cut: place.cut,
+        also: Vec::new(),
+        unshown: 0,
     }
 }
 
@@ -175,9 +214,16 @@ pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
 /// about.
 fn what_frees_a_slot(routine: &RoutineName, all: &[(Revision, Stays)]) -> String {
     let mut ways = Vec::new();
+    let pinned = all.iter().filter(|(_, stays)| *stays == Stays::Pinned);
+    let others = match pinned.count() {
+        0 | 1 => String::new(),
+        pins => format!(" (or another one of the {pins} that are pinned)"),
+    };
+    let mut unpinned = false;
     for (revision, stays) in all {
         let way = match stays {
-            Stays::Pinned => format!("`er-dev unpin {routine} {revision}`"),
+            Stays::Pinned if std::mem::replace(&mut unpinned, true) => continue,
+            Stays::Pinned => format!("`er-dev unpin {routine} {revision}`{others}"),
             Stays::PinnedByPattern => "a narrower `pin`".into(),
             // What was live before is so no more when something else is published.
             Stays::WasLive(environment) => format!(

@@ -115,8 +115,10 @@ fn why_more_stay(pass: &Pass<'_>, listing: &Listing) -> String {
         Err(refusal) => return refusal.to_string(),
         Ok(fates) => fates,
     };
-    let stay = listing.revisions.iter().zip(fates);
+    let mut stay: Vec<_> = listing.revisions.iter().zip(fates).collect();
+    stay.sort_by_key(|(listed, _)| listed.revision.number());
     let stay: Vec<String> = stay
+        .into_iter()
         .filter_map(|(listed, fate)| match fate {
             Fate::Stays(stays) => Some(format!("{} ({stays})", listed.revision.short())),
             Fate::MayGo(_) => None,

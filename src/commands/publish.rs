@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::cli::{self, Common};
+use crate::cloud::error::Class;
+use crate::cloud::{Fetched, Listed};
 use crate::config::{Routine, Upload};
 use crate::report::Report;
 use crate::report::words;
@@ -36,7 +38,7 @@ pub(super) async fn publish(
     one::list(&mut one.session).await?;
     let (revision, why) = match &flags.revision {
         Some(text) => (one::named_version(&one.session, text)?, String::new()),
-        None => usual(&one.session)?,
+        None => usual(&one.session).await?,
     };
     let manner = Manner {
         environment: flags.env,
@@ -118,35 +120,56 @@ fn question(
     format!("publish version {revision}{age} of {name} to {environment}, {place}")
 }
 
-/// The version that holds the present bytes of the entry, else the newest.
-fn usual(session: &Session) -> Result<(Revision, String), Failure> {
-    let knowledge = session.knowledge();
-    let routine = session.routine();
-    let there = || {
-        knowledge
-            .newest_first()
-            .filter(|it| !knowledge.is_doomed(&it.revision))
+/// The version that holds the present bytes of the entry, else the newest; of both only what could be published.
+async fn usual(session: &Session) -> Result<(Revision, String), Failure> {
+    let (knowledge, routine) = (session.knowledge(), session.routine());
+    let there = knowledge.newest_first();
+    let there: Vec<&Listed> = there
+        .filter(|it| !knowledge.is_doomed(&it.revision))
+        .collect();
+    let present = source::digest(&target(routine)).ok();
+    let is_present = |listed: &&&Listed| {
+        let mark = Mark::read(&listed.description);
+        present.is_some_and(|digest| mark.is_some_and(|mark| mark.is_for(digest)))
     };
-    if let Ok(digest) = source::digest(&target(routine)) {
-        let made_of_it = there()
-            .find(|listed| Mark::read(&listed.description).is_some_and(|mark| mark.is_for(digest)));
-        if let Some(listed) = made_of_it {
+    for listed in there.iter().filter(is_present) {
+        if is_publishable(session, listed).await? {
             let why = format!(", the present bytes of {}", routine.shown);
             return Ok((listed.revision.clone(), why));
         }
     }
-    let newest = there().next().ok_or_else(|| {
-        let name = &routine.name;
-        Failure::refused(format!(
-            "{name} has no version that could be published\n= help: {} makes one",
-            how_to_make_one(routine)
-        ))
-    })?;
-    let why = format!(
-        ", the newest; no version was made of the present bytes of {}",
-        routine.shown
-    );
-    Ok((newest.revision.clone(), why))
+    let mut which = "the newest";
+    for listed in there.iter().filter(|listed| !is_present(listed)) {
+        if is_publishable(session, listed).await? {
+            let why = format!(
+                ", {which}; no version holds the present bytes of {}",
+                routine.shown
+            );
+            return Ok((listed.revision.clone(), why));
+        }
+        which = "the newest that holds its code";
+    }
+    Err(Failure::refused(format!(
+        "{} has no version that could be published\n= help: {} makes one",
+        routine.name,
+        how_to_make_one(routine)
+    )))
+}
+
+/// Whether a version reads back as what its mark says, or as anything if it has none.
+async fn is_publishable(session: &Session, listed: &Listed) -> Result<bool, Failure> {
+    match session.fetch(&listed.revision).await {
+        Ok(Fetched::Code(code)) => {
+            let mark = Mark::read(&listed.description);
+            Ok(mark.is_none_or(|mark| mark.fits(&code)))
+        }
+        Ok(Fetched::Nothing) => Ok(false),
+        Err(error) if error.class == Class::Gone => Ok(false),
+        Err(error) => Err(Failure::of(
+            &session.routine().name,
+            problem::of_cloud(&error),
+        )),
+    }
 }
 
 /// The version that was live in an environment before the present one.

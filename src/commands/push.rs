@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::viewer::Viewer;
 use crate::report::Report;
+use crate::revision::deploy::Session;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
@@ -30,6 +32,7 @@ pub(super) async fn run(
     let watch = &context.config.watch;
     let manner = Manner {
         force: flags.force,
+        demands: context.demands(flags.allow_secrets),
         quiet: (watch.debounce, watch.max_wait),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
         hint: Hint::default(),
@@ -46,7 +49,9 @@ pub(super) async fn run(
         first,
         sightings,
         asked: Asked::nobody(),
+        holds: Session::holds,
         rekeyed: Rekeyed::never(),
+        viewer: Viewer::nobody(),
         until,
         drain: context.config.daemon.drain,
     };

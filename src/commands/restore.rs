@@ -33,6 +33,7 @@ pub(super) async fn run(
         )
     })?;
     let Some(text) = flags.revision else {
+        let kept = gone(session, kept).await;
         if flags.json || common.format == Format::Json {
             for kept in &kept {
                 report.print(&format!("{}\n", object(session, kept)));
@@ -84,6 +85,21 @@ pub(super) async fn run(
     one.close(0).await
 }
 
+/// The kept versions that are not on the service any more. One is saved before it is deleted, and then somebody may have
+/// published or pinned it.
+async fn gone(session: &mut Session, mut kept: Vec<Kept>) -> Vec<Kept> {
+    if kept.is_empty() {
+        return kept;
+    }
+    match session.list().await {
+        Ok(_) => kept.retain(|kept| !session.knowledge().is_listed(&kept.revision)),
+        Err(error) => tracing::warn!(
+            "the service could not be asked, so some of these versions may still be there: {error}"
+        ),
+    }
+    kept
+}
+
 fn damaged(error: VaultError) -> Failure {
     let help = match &error {
         VaultError::NoCode(_) => "there is nothing to restore",
@@ -97,7 +113,7 @@ fn damaged(error: VaultError) -> Failure {
 fn table(session: &Session, kept: &[Kept], report: &Report) -> String {
     let name = &session.routine().name;
     if kept.is_empty() {
-        return format!("{name}: the vault is empty, since rotation has deleted nothing yet\n");
+        return format!("{name}: the vault is empty, since rotation has deleted nothing\n");
     }
     let mut table = Table::new([
         ("revision", Align::Left),

@@ -6,13 +6,14 @@ use serde_json::json;
 
 use crate::cli::{self, Common};
 use crate::cloud::{Environments, Listed, Listing};
-use crate::report::Report;
 use crate::report::table::{Align, Table};
 use crate::report::words;
+use crate::report::{Look, Report};
 use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::{Mark, text_of};
 use crate::revision::protocol::staging_slot;
-use crate::revision::rotation::Fate;
+use crate::revision::rotation::{Fate, Stays};
+use crate::revision::template::Commit;
 
 use super::context::{Choice, Context};
 use super::{Failure, one};
@@ -24,8 +25,29 @@ const NOTE_CHARS: usize = 40;
 struct Row<'a> {
     listed: &'a Listed,
     fate: Option<Fate>,
+    /// Whether a person has pinned it, which need not be the first reason for it to stay.
+    pinned: bool,
     live: Vec<&'a str>,
     mark: Option<Mark>,
+}
+
+impl Row<'_> {
+    fn fate(&self) -> String {
+        let also = match &self.fate {
+            Some(Fate::Stays(stays)) if self.pinned && *stays != Stays::Pinned => ", pinned",
+            _ => "",
+        };
+        match &self.fate {
+            Some(Fate::Stays(stays)) => format!("stays: {stays}{also}"),
+            Some(Fate::MayGo(0)) => "goes next".into(),
+            Some(Fate::MayGo(_)) => "may go".into(),
+            None => String::new(),
+        }
+    }
+
+    fn commit(&self) -> Option<String> {
+        commit(self.mark.as_ref(), self.listed)
+    }
 }
 
 /// Lists one routine or all.
@@ -57,7 +79,7 @@ pub(super) async fn run(
         if json {
             report.print(&format!("{}\n", object(&session, listing)));
         } else {
-            let table = table(&session, listing, flags.wide, report);
+            let table = table(&session, listing, flags.wide, report.look());
             report.print(&format!("{space}{table}"));
             space = "\n";
         }
@@ -80,6 +102,7 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
             .collect(),
         Environments::Unknown(_) => Vec::new(),
     };
+    let pinned = &session.knowledge().protected().pinned;
     let mut rows: Vec<Row<'_>> = listing
         .revisions
         .iter()
@@ -88,6 +111,7 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
         .map(|(index, listed)| Row {
             fate: fates.as_ref().and_then(|fates| fates.get(index).cloned()),
             live: live(listed),
+            pinned: pinned.contains(&listed.revision),
             mark: Mark::read(&listed.description),
             listed,
         })
@@ -96,7 +120,15 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
     rows
 }
 
-fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> String {
+/// The versions of a routine as they were last listed.
+pub(super) fn as_listed(session: &Session, look: Look) -> String {
+    match session.knowledge().listing() {
+        Some(listing) => table(session, listing, false, look),
+        None => format!("{}  not listed yet\n", session.routine().name),
+    }
+}
+
+fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String {
     let mut table = Table::new([
         ("#", Align::Right),
         ("revision", Align::Left),
@@ -105,6 +137,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
         ("live in", Align::Left),
         ("fate", Align::Left),
         ("content", Align::Left),
+        ("git", Align::Left),
         ("by", Align::Left),
         ("note", Align::Left),
     ]);
@@ -119,11 +152,12 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
             age.map(words::age).unwrap_or_default(),
             made.map(|made| format!("{made:.0}")).unwrap_or_default(),
             row.live.join(", "),
-            row.fate.as_ref().map(fate).unwrap_or_default(),
+            row.fate(),
             row.mark
                 .as_ref()
                 .map(|mark| mark.short().to_owned())
                 .unwrap_or_default(),
+            row.commit().unwrap_or_default(),
             by(session, row.mark.as_ref()).to_owned(),
             if wide { note.to_owned() } else { cut(note) },
         ]);
@@ -141,7 +175,7 @@ fn table(session: &Session, listing: &Listing, wide: bool, report: &Report) -> S
     });
     let foot = words::escape(&totals(session, listing, &rows));
     let slot = slot.unwrap_or_default();
-    format!("{head}{}{slot}{foot}\n", table.render(report.look()))
+    format!("{head}{}{slot}{foot}\n", table.render(look))
 }
 
 /// The slot that staging uploads go into, which is no version.
@@ -163,6 +197,7 @@ fn staging(session: &Session, listing: &Listing, slot: &Listed, wide: bool) -> S
         parts.push("not running".into());
     }
     parts.extend(mark.as_ref().map(|mark| mark.short().to_owned()));
+    parts.extend(commit(mark.as_ref(), slot));
     parts.push(by(session, mark.as_ref()).into());
     parts.push(if wide { note.to_owned() } else { cut(note) });
     parts.retain(|part| !part.is_empty());
@@ -176,17 +211,16 @@ fn staging_object(listing: &Listing) -> Option<serde_json::Value> {
         "revision": slot.revision,
         "runs": runs(listing, slot),
         "content": mark.as_ref().map(Mark::short),
+        "git": commit(mark.as_ref(), slot),
         "instance": mark.as_ref().map(|mark| mark.instance.as_str()),
         "description": text_of(&slot.description),
     }))
 }
 
-fn fate(fate: &Fate) -> String {
-    match fate {
-        Fate::Stays(stays) => format!("stays: {stays}"),
-        Fate::MayGo(0) => "goes next".into(),
-        Fate::MayGo(_) => "may go".into(),
-    }
+/// The commit that er-dev wrote into a description. In other people's words nothing is taken for one.
+fn commit(mark: Option<&Mark>, listed: &Listed) -> Option<String> {
+    mark?;
+    Commit::find(text_of(&listed.description)).map(|commit| commit.to_string())
 }
 
 /// The beginning of a note, as much as leaves room for the rest of its line.
@@ -237,8 +271,11 @@ fn object(session: &Session, listing: &Listing) -> serde_json::Value {
                 "age_s": age_of(&row.listed.revision, SystemTime::now()).map(|age| age.as_secs()),
                 "live": row.live,
                 "stays": match &row.fate { Some(Fate::Stays(stays)) => Some(stays.to_string()), _ => None },
+                "pinned": row.pinned,
                 "goes": match &row.fate { Some(Fate::MayGo(place)) => Some(place), _ => None },
                 "content": row.mark.as_ref().map(Mark::short),
+                "git": row.commit(),
+                "by": by(session, row.mark.as_ref()),
                 "instance": row.mark.as_ref().map(|mark| mark.instance.as_str()),
                 "description": text_of(&row.listed.description),
             })

@@ -21,7 +21,7 @@ pub(super) async fn run(
     let daemons = daemons::find(common, STATUS_PATIENCE).await?;
     if flags.json || common.format == Format::Json {
         let entries = daemons.list.iter().map(Entry::of).collect();
-        report.print(&daemons::object(entries));
+        report.print(&daemons::object(entries, &[]));
     } else {
         for (index, daemon) in daemons.list.iter().enumerate() {
             let space = if index > 0 { "\n" } else { "" };

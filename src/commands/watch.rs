@@ -14,7 +14,9 @@ use crate::control::server::{About, Control};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Finished, Rekeyed, Until, Work};
+use crate::pipeline::viewer::{Viewer, Vitals};
 use crate::report::class::Class;
+use crate::report::live::Key;
 use crate::report::question::Question;
 use crate::report::{Event, Problem, Report, Totals};
 use crate::revision::deploy::{Session, age_of};
@@ -24,7 +26,8 @@ use crate::watch;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Hint, Manner, carry_out};
-use super::{Failure, daemons, deploy as deploying, problem, signals};
+use super::terminal::{self, Terminal};
+use super::{Failure, daemons, deploy as deploying, problem, revisions, signals};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
@@ -74,7 +77,9 @@ pub(super) async fn run(
         (Some(watching), first)
     };
     let (control, asked) = match &watching {
-        Some(watching) => open_control(common, &context, watching, begun, report).await,
+        Some(watching) => {
+            open_control(common, &context, flags.dry_run, watching, begun, report).await
+        }
         None => (None, Asked::nobody()),
     };
     let mut stop = std::pin::pin!(stop);
@@ -97,6 +102,7 @@ pub(super) async fn run(
     let drain = context.config.daemon.drain;
     let manner = Manner {
         force: false,
+        demands: context.demands(flags.allow_secrets),
         quiet: (
             context.config.watch.debounce.max(REST_AT_START),
             context.config.watch.max_wait,
@@ -105,16 +111,20 @@ pub(super) async fn run(
         hint: Hint::default(),
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
+    let (terminal, keys) = Terminal::open(report)?.unzip();
     let work = Work {
         sessions,
         first,
         sightings,
         asked,
+        holds: Session::holds,
         rekeyed: rekeyed(&context),
+        viewer: viewer(&context, terminal.as_ref(), keys, begun),
         until,
         drain,
     };
     let finished = daemon::run(work, deploy, report, stop, abort).await;
+    drop(terminal);
     if let Some(control) = control {
         control.stop().await;
     }
@@ -144,6 +154,39 @@ fn start_watching(
     watch::start(context.targets(), settings, sender).map_err(Failure::other)
 }
 
+/// Who looks: somebody at the terminal, if there is one.
+fn viewer(
+    context: &Context,
+    terminal: Option<&Terminal>,
+    keys: Option<mpsc::Receiver<Key>>,
+    begun: Instant,
+) -> Viewer<Session> {
+    let nobody = Viewer::<Session>::nobody();
+    let suspend = terminal.map(Terminal::suspend);
+    let (cloud, held) = (Arc::clone(&context.cloud), Arc::clone(&context.keys));
+    let vitals = move || {
+        let usage = cloud.usage();
+        let ends = held.present().credentials.ends;
+        let left = ends.map(|ends| ends.duration_since(jiff::Timestamp::now()));
+        Vitals {
+            calls: usage.calls,
+            peak: usage.peak,
+            up: begun.elapsed(),
+            key_ends: left.map(|left| left.unsigned_abs()),
+        }
+    };
+    Viewer {
+        vitals: Box::new(vitals),
+        versions: revisions::as_listed,
+        size: Box::new(terminal::size),
+        suspend: match suspend {
+            Some(suspend) => Box::new(suspend),
+            None => nobody.suspend,
+        },
+        keys: keys.unwrap_or(nobody.keys),
+    }
+}
+
 /// Looks for another key as long as it is waited for.
 fn rekeyed(context: &Context) -> Rekeyed {
     let keys = Arc::clone(&context.keys);
@@ -157,6 +200,7 @@ fn rekeyed(context: &Context) -> Rekeyed {
 async fn open_control(
     common: &Common,
     context: &Context,
+    dry_run: bool,
     watching: &watch::Watching,
     begun: Instant,
     report: &mut Report,
@@ -172,13 +216,22 @@ async fn open_control(
             peak: usage.peak,
         }
     };
+    let sync = watching.sync();
+    let noticing = move || {
+        let noticing = sync.noticing().into_iter();
+        noticing
+            .map(|(routine, it)| (routine.to_string(), (it.by.to_owned(), it.why)))
+            .collect()
+    };
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
         instance: context.state.instance().as_str().to_owned(),
         endpoint: context.config.service.endpoint.host.clone(),
         config: daemons::canonical(&context.config.file),
+        dry_run,
         begun,
         budget: Box::new(budget),
+        noticing: Box::new(noticing),
     };
     let control = match daemons::directory(common, Some(context.state.path())) {
         Ok(dir) => match Control::start(&dir, about, asked).await {

@@ -15,7 +15,7 @@ use toml::Spanned;
 use super::error::{Fault, line_of};
 use super::raw::{self, Period};
 use super::{
-    Backend, Config, Daemon, Endpoint, Limits, Pattern, Revisions, Rotate, Routine, Service,
+    Backend, Config, Daemon, Endpoint, Kind, Limits, Pattern, Revisions, Rotate, Routine, Service,
     Verify, Watch, endpoint, routine,
 };
 
@@ -96,7 +96,7 @@ pub(super) fn check(
 }
 
 fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
-    not_yet(&raw.kind, raw::Kind::Dcdn, "kind = \"esa\"", "\"dcdn\"")?;
+    not_yet(&raw.kind, Kind::Dcdn, "kind = \"esa\"", "\"dcdn\"")?;
     if let Some(profile) = raw.profile.as_ref().filter(|p| p.get_ref().is_empty()) {
         return Err(Fault::at(profile.span(), "a profile has a name"));
     }
@@ -106,6 +106,7 @@ fn service(raw: raw::Service, allowed: &[String]) -> Result<Service, Fault> {
         allowed,
     )?;
     Ok(Service {
+        kind: raw.kind.map(Spanned::into_inner).unwrap_or_default(),
         endpoint,
         signature: raw.signature.unwrap_or_default(),
         profile: raw.profile.map(Spanned::into_inner),

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
+pub use self::routine::PLACEHOLDERS;
 use crate::routine::RoutineName;
 
 /// The name of the file that is looked for where none is given.
@@ -52,12 +53,25 @@ pub struct Config {
 /// Which service, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
+    /// Which one it is.
+    pub kind: Kind,
     /// Where its API is.
     pub endpoint: Endpoint,
     /// How requests to it are signed.
     pub signature: Signature,
     /// The profile of the vendor's own credential files to take; by default their own current one.
     pub profile: Option<String>,
+}
+
+/// Which service is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// DCDN EdgeRoutine.
+    #[default]
+    Dcdn,
+    /// ESA Functions.
+    Esa,
 }
 
 /// How requests are signed. The service takes either scheme for every operation.

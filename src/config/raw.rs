@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
-use super::{Backend, Rotate, Signature, Upload, Verify, forbidden};
+use super::{Backend, Kind, Rotate, Signature, Upload, Verify, forbidden};
 
 /// The longest unknown word that is compared with the known ones, since comparing takes memory by its length.
 const MAX_GUESSED_BYTES: usize = 64;
@@ -39,14 +39,6 @@ pub(super) struct Service {
     pub(super) endpoint: Option<Spanned<String>>,
     pub(super) signature: Option<Signature>,
     pub(super) profile: Option<Spanned<String>>,
-}
-
-/// Which service is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
-    Dcdn,
-    Esa,
 }
 
 /// `[limits]`

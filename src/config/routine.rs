@@ -15,8 +15,9 @@ use crate::routine::RoutineName;
 const DESCRIPTION: &str = "{file}";
 /// The longest template of a description, in characters. The service's own limit is not documented.
 const MAX_DESCRIPTION_CHARS: usize = 200;
-/// What a description may hold in braces one day, besides `{file}`.
-const LATER_PLACEHOLDERS: [&str; 5] = ["git", "branch", "user", "host", "time"];
+
+/// What a description may hold in braces.
+pub const PLACEHOLDERS: [&str; 6] = ["file", "git", "branch", "user", "host", "time"];
 
 /// Checks one routine of the file with this text. `dir` is the absolute directory of the file, where relative paths
 /// begin.
@@ -101,23 +102,18 @@ fn description(written: Option<Spanned<String>>) -> Result<String, Fault> {
         let message = format!("a description has at most {MAX_DESCRIPTION_CHARS} characters");
         return Err(fault(message));
     }
+    let known = PLACEHOLDERS.map(|name| format!("{{{name}}}"));
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
     for opened in text.split('{').skip(1) {
         let Some((placeholder, _)) = opened.split_once('}') else {
-            return Err(
-                fault("a `{` in the description has no `}`".into()).help("known is `{file}`")
-            );
+            let known = known.join("`, `");
+            return Err(fault("a `{` in the description has no `}`".into())
+                .help(format!("known are `{known}`")));
         };
-        if LATER_PLACEHOLDERS.contains(&placeholder) {
-            let message = format!("`{{{placeholder}}}` in a description is not available yet");
-            return Err(fault(message).help("use `{file}` or words of your own"));
-        }
-        if placeholder != "file" {
+        if !PLACEHOLDERS.contains(&placeholder) {
             let message = format!("unknown placeholder `{{{placeholder}}}` in the description");
-            return Err(fault(message).help(suggestion(
-                &format!("{{{placeholder}}}"),
-                &["{file}"],
-                "known is",
-            )));
+            let help = suggestion(&format!("{{{placeholder}}}"), &known, "known are");
+            return Err(fault(message).help(help));
         }
     }
     Ok(template.into_inner())

@@ -121,7 +121,8 @@ fn a_value_beyond_its_bounds_is_refused_with_the_bounds() {
         ("[service]", "profile = ''", "a profile has a name", ""),
         ("[service]", "endpoint = 'https://example.com'", "`example.com` is neither", "--allow-endpoint example.com"),
         ("[[routine]]", "description = '{fiel}'", "unknown placeholder `{fiel}`", "did you mean `{file}`?"),
-        ("[[routine]]", "description = '{x}'", "unknown placeholder `{x}`", "known is `{file}`"),
+        ("[[routine]]", "description = '{tim}'", "unknown placeholder `{tim}`", "did you mean `{time}`?"),
+        ("[[routine]]", "description = '{commit}'", "unknown placeholder `{commit}`", "known are `{file}`, `{git}`, `{branch}`"),
         ("[[routine]]", "description = 'a{file'", "has no `}`", "`{file}`"),
         ("[[routine]]", "description = \"a\\nb\"", "one line", ""),
         ("[[routine]]", "publish_to = ['production']", "er-dev never publishes to `production` by itself", "by hand"),
@@ -181,11 +182,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "build = { command = 'make' }", ""),
-        ("[[routine]]", "description = '{file} {git}'", "description = '{file} and words'"),
-        ("[[routine]]", "description = '{branch}'", ""),
-        ("[[routine]]", "description = '{user}'", ""),
-        ("[[routine]]", "description = '{host}'", ""),
-        ("[[routine]]", "description = '{time}'", ""),
     ];
     for (table, line, default) in cases {
         let error = refusal_of(table, line);
@@ -237,7 +233,7 @@ fn what_is_written_is_what_is_used() {
         [[routine]]
         name = 'two'
         entry = 'a.js'
-        description = 'v2 of {file}'
+        description = 'v2 of {file} at {git} {branch} by {user} on {host} {time}'
         check = false
         follow = true
         create = true";
@@ -287,7 +283,10 @@ fn what_is_written_is_what_is_used() {
         (two.name.as_str(), two.check, two.follow, two.create),
         ("two", false, true, true)
     );
-    assert_eq!(two.description, "v2 of {file}");
+    assert_eq!(
+        two.description,
+        "v2 of {file} at {git} {branch} by {user} on {host} {time}"
+    );
     assert_eq!(one.entry, two.entry);
 }
 

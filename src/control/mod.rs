@@ -12,6 +12,8 @@
 //! |---|---|
 //! | `GET /status` | how everything stands: [`status::Status`] |
 //! | `POST /sync` | the same, once every edit made before the request has ended |
+//! | `POST /flush` | the same, once what waits for its next try is tried |
+//! | `POST /pause`, `POST /resume` | the same, once nothing is started any more, or again |
 //!
 //! An answer other than 200 is `{"error": "..."}`. Each connection serves one request. Whoever connects can hold up
 //! nobody but others who connect: the loop answers without waiting, and never reads from a socket.

@@ -1,5 +1,6 @@
 //! The server behind the control socket. It turns requests into questions to the loop, and answers into JSON.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::line::{Asked, Listener, MAX_REQUEST};
 use super::place::{self, PlaceError, Socket};
 use super::status::{Budget, Status};
-use crate::report::question::Question;
+use crate::report::question::{Order, Question};
 use crate::report::standing::Overview;
 
 /// How long the loop is waited for that answers at once unless it has not begun or hangs.
@@ -38,11 +39,18 @@ pub struct About {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether nothing is changed on the service.
+    pub dry_run: bool,
     /// When the program started.
     pub begun: Instant,
     /// How the budget of requests stands.
     pub budget: Box<dyn Fn() -> Budget + Send + Sync>,
+    /// How changes of each routine's entry are noticed, and why not by events alone.
+    pub noticing: Box<dyn Fn() -> Noticing + Send + Sync>,
 }
+
+/// By what changes of each routine's entry are noticed, and why not by events alone.
+pub type Noticing = BTreeMap<String, (String, Option<String>)>;
 
 /// A control socket that is being served. Dropping it removes the socket and cuts everybody off.
 #[derive(Debug)]
@@ -67,19 +75,32 @@ impl Control {
         place::prepare(dir)?;
         place::living(dir).await?;
         let (socket, listener) = Socket::bind(dir, &about.instance, std::process::id()).await?;
+        let listener = Listener::new(listener, socket.path().to_owned());
         tracing::info!(socket = %socket.path().display(), "the control socket is there");
         let shared = Arc::new(Shared { about, questions });
         let app = Router::new()
             .route("/status", get(status))
             .route("/sync", post(sync))
+            .route(
+                "/flush",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Flush)),
+            )
+            .route(
+                "/pause",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Pause)),
+            )
+            .route(
+                "/resume",
+                post(|State(shared): State<Arc<Shared>>| order(shared, Order::Continue)),
+            )
             .fallback(unknown)
             .method_not_allowed_fallback(unknown)
             .layer(middleware::from_fn(one_request))
             .with_state(shared);
         let stop = CancellationToken::new();
         let app = app.into_make_service_with_connect_info::<Asked>();
-        let serving = axum::serve(Listener::new(listener), app)
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
         Ok(Self {
             socket,
             server: tokio::spawn(serving.into_future()),
@@ -94,7 +115,7 @@ impl Control {
             mut server,
             stop,
         } = self;
-        drop(socket);
+        socket.remove();
         drop(stop);
         let ended = match tokio::time::timeout(STOP_GRACE, &mut server).await {
             Ok(ended) => ended,
@@ -107,6 +128,8 @@ impl Control {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             ended => tracing::debug!(?ended, "the control socket is closed"),
         }
+        // It may have been made again in the very moment it was removed.
+        drop(socket);
     }
 }
 
@@ -130,9 +153,21 @@ async fn one_request(
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    at_once(&shared, Question::Status).await
+}
+
+async fn order(shared: Arc<Shared>, order: Order) -> Response {
+    at_once(&shared, |answer| Question::Order(order, answer)).await
+}
+
+/// Asks something that the loop answers without waiting for anything.
+async fn at_once(
+    shared: &Shared,
+    question: impl FnOnce(oneshot::Sender<Overview>) -> Question,
+) -> Response {
     let (answer, answered) = oneshot::channel();
     let asked = async {
-        let sent = shared.questions.send(Question::Status(answer)).await;
+        let sent = shared.questions.send(question(answer)).await;
         sent.is_ok().then_some(answered.await.ok()).flatten()
     };
     match tokio::time::timeout(LOOP_PATIENCE, asked).await {
@@ -157,13 +192,18 @@ async fn sync(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn unknown() -> Response {
-    let text = "there is GET /status and POST /sync";
+    let text = "there are GET /status and POST /sync, /flush, /pause and /resume";
     (StatusCode::NOT_FOUND, axum::Json(json!({"error": text}))).into_response()
 }
 
 impl Shared {
     fn tell(&self, overview: Overview) -> Response {
         let about = &self.about;
+        let (mut noticing, mut routines) = ((about.noticing)(), overview.routines);
+        for routine in &mut routines {
+            let (by, why) = noticing.remove(&routine.routine).unzip();
+            (routine.backend, routine.backend_why) = (by, why.flatten());
+        }
         let status = Status {
             v: 1,
             pid: std::process::id(),
@@ -171,10 +211,12 @@ impl Shared {
             instance: about.instance.clone(),
             endpoint: about.endpoint.clone(),
             config: about.config.clone(),
+            dry_run: about.dry_run,
             up_ms: u64::try_from(about.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             budget: (about.budget)(),
+            events_lost: overview.events_lost,
             conditions: overview.conditions,
-            routines: overview.routines,
+            routines,
         };
         axum::Json(status).into_response()
     }

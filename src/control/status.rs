@@ -26,10 +26,16 @@ pub struct Status {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether it only says what it would do, so that nothing ever goes up.
+    #[serde(default)]
+    pub dry_run: bool,
     /// How long it has been running, in milliseconds.
     pub up_ms: u64,
     /// How the budget of requests stands.
     pub budget: Budget,
+    /// How often file events were lost; everything was looked at again each time.
+    #[serde(default)]
+    pub events_lost: u32,
     /// What is not as usual for all routines.
     pub conditions: Vec<Condition>,
     /// Each routine.
@@ -65,7 +71,19 @@ impl Status {
             span(Duration::from_millis(self.up_ms)),
         );
         line(&mut out, "Config", &escape(&self.config));
+        if self.dry_run {
+            line(
+                &mut out,
+                "Dry run",
+                "nothing goes up, and nothing is deleted",
+            );
+        }
         line(&mut out, "Budget", &self.budget.words());
+        if self.events_lost > 0 {
+            let times = plural(self.events_lost.into(), "time");
+            let words = format!("lost {times} so far, and everything looked at again each time");
+            line(&mut out, "Events", &words);
+        }
         for Condition {
             condition,
             since,
@@ -189,6 +207,8 @@ mod tests {
             upload: None,
             slots: Some(9),
             cap: Some(10),
+            backend: Some("inotify".into()),
+            backend_why: None,
         };
         let gateway = Routine {
             routine: "api-gw".into(),
@@ -199,6 +219,8 @@ mod tests {
             upload: Some("staging".into()),
             slots: None,
             cap: None,
+            backend: None,
+            backend_why: None,
         };
         Status {
             v: 1,
@@ -207,6 +229,7 @@ mod tests {
             instance: "0a1b2c3d".into(),
             endpoint: "dcdn.aliyuncs.com".into(),
             config: "/home/u/er-dev.toml".into(),
+            dry_run: false,
             up_ms: 7_860_000,
             budget: Budget {
                 requests_per_second: 40,
@@ -214,6 +237,7 @@ mod tests {
                 calls: 61,
                 peak: 14,
             },
+            events_lost: 0,
             conditions: vec![Condition {
                 condition: Unusual::Degraded,
                 since: at,
@@ -241,6 +265,22 @@ api-gw   backoff        1  none yet      to staging                         ?
               = help: wait
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_dry_run_and_lost_events_are_shown_where_there_are_any() {
+        let now = "2026-10-03T14:05:13Z".parse().unwrap();
+        let mut status = sample();
+        let before = status.render(now, Look::PLAIN);
+        assert!(!before.contains("Dry run") && !before.contains("Events"));
+        (status.dry_run, status.events_lost) = (true, 3);
+        let shown = status.render(now, Look::PLAIN);
+        for words in [
+            "     Dry run  nothing goes up, and nothing is deleted\n",
+            "      Events  lost 3 times so far, and everything looked at again each time\n",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::report::Report;
-use crate::report::question::{MAX_SYNCS, Question, Refusal};
+use crate::report::question::{MAX_SYNCS, Order, Question, Refusal};
 use crate::report::standing::Overview;
 use crate::routine::RoutineName;
 
@@ -47,6 +47,8 @@ pub(super) struct Answers {
     ask: Box<dyn Fn(u64) + Send>,
     last: u64,
     syncs: Vec<Sync>,
+    /// Those who asked for something that is being done.
+    orders: Vec<oneshot::Sender<Overview>>,
     stopping: bool,
 }
 
@@ -69,21 +71,26 @@ impl Answers {
             ask,
             last: 0,
             syncs: Vec::new(),
+            orders: Vec::new(),
             stopping: false,
         }
     }
 
-    /// Answers a question, or takes it in until it can be answered.
+    /// Answers a question, or takes it in until it can be answered. Returns what has to be done for that.
     pub(super) fn hear(
         &mut self,
         question: Question,
         schedule: &Schedule,
         report: &Report,
         now: Instant,
-    ) {
+    ) -> Option<Order> {
         match question {
             Question::Status(answer) => {
                 let _ = answer.send(self.overview(schedule, report, now));
+            }
+            Question::Order(order, answer) => {
+                self.orders.push(answer);
+                return Some(order);
             }
             Question::Sync(answer) => {
                 self.syncs.retain(|sync| !sync.answer.is_closed());
@@ -101,6 +108,7 @@ impl Answers {
                 }
             }
         }
+        None
     }
 
     /// The watcher has told of everything that was changed before the sync of this number was asked for.
@@ -123,8 +131,11 @@ impl Answers {
         }
     }
 
-    /// Answers the syncs whose edits have ended by now. What needs somebody's help is not waited for.
+    /// Answers those whose orders were carried out, and the syncs whose edits have ended by now. What needs somebody's help is not waited for.
     pub(super) fn answer(&mut self, schedule: &Schedule, report: &Report, now: Instant) {
+        for answer in std::mem::take(&mut self.orders) {
+            let _ = answer.send(self.overview(schedule, report, now));
+        }
         if self.syncs.is_empty() {
             return;
         }

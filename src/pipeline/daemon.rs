@@ -13,12 +13,15 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::report::class::Class;
-use crate::report::question::Question;
+use crate::report::live::Key;
+use crate::report::question::{Order, Question};
+use crate::report::words::plural;
 use crate::report::{self, Problem, Report, Safety, Totals};
-use crate::routine::{Edit, RoutineName, Sighting};
+use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
-use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
+use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule, is_power_of_ten};
+use super::viewer::{Pressed, View, Viewer};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
 const TELLINGS: usize = 64;
@@ -55,8 +58,12 @@ pub struct Work<S> {
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
     pub asked: Asked,
+    /// Whether nothing that a session knows speaks against a version that was proven to be there.
+    pub holds: fn(&S, &Revision) -> bool,
     /// Whether a key that was refused is replaced.
     pub rekeyed: Rekeyed,
+    /// Who looks.
+    pub viewer: Viewer<S>,
     /// When the loop ends.
     pub until: Until,
     /// How long a stop waits for running deploys.
@@ -120,7 +127,9 @@ where
         first,
         mut sightings,
         asked: Asked { questions, sync },
+        holds,
         rekeyed: Rekeyed(rekeyed),
+        viewer,
         until,
         drain,
     } = work;
@@ -133,7 +142,9 @@ where
         Until::Stopped => None,
         Until::Idle { give_up } => give_up,
     };
-    let mut answers = Answers::new(sessions.keys().cloned().collect(), sync);
+    let names: Vec<RoutineName> = sessions.keys().cloned().collect();
+    let (mut view, mut keys) = View::new(viewer, names.clone());
+    let mut answers = Answers::new(names, sync);
     let mut questions = Some(questions);
     let (tell, mut tellings) = mpsc::channel(TELLINGS);
     let mut running = Running {
@@ -141,6 +152,7 @@ where
         tasks: JoinSet::new(),
         names: HashMap::new(),
         deploy,
+        holds,
         tell,
     };
     let mut schedule = Schedule::new(mode);
@@ -155,6 +167,7 @@ where
     }
     loop {
         answers.answer(&schedule, report, now());
+        view.show(&schedule, deadline.filter(|_| stopping), report);
         let done = if stopping {
             schedule.running() == 0
         } else {
@@ -169,15 +182,7 @@ where
                 interrupted = true;
                 break;
             }
-            () = &mut stop, if !stopping => {
-                stopping = true;
-                answers.stop();
-                deadline = Some(Instant::now() + drain);
-                if schedule.running() > 0 {
-                    report.tell(&report::Event::Stopping { running: schedule.running(), drain });
-                }
-                Event::Stop
-            }
+            () = &mut stop, if !stopping => Event::Stop,
             () = at(deadline) => break,
             Some(telling) = tellings.recv() => match heard(telling, report, &mut rotated) {
                 Some(event) => event,
@@ -190,11 +195,17 @@ where
                         running.apply(schedule.handle(event, now()), report);
                     }
                 }
-                running.ended(joined)?
+                let event = running.ended(joined)?;
+                // What waits behind it goes by what the service showed meanwhile.
+                if let Event::Ended(routine, _) = &event {
+                    running.doubt(routine, &mut schedule, report);
+                }
+                event
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => {
                     report.settled(&edit.routine);
+                    running.doubt(&edit.routine, &mut schedule, report);
                     Event::Edited(edit)
                 }
                 Some(Sighting::Settled(routine)) => {
@@ -203,6 +214,18 @@ where
                 }
                 Some(Sighting::Synced(number)) => {
                     answers.synced(number, &schedule, report, now());
+                    continue;
+                }
+                Some(Sighting::Lost { times }) => {
+                    report.lost(times);
+                    if is_power_of_ten(times) {
+                        report.tell(&lost(times));
+                    }
+                    continue;
+                }
+                Some(Sighting::Open { routine, what }) => {
+                    let help = "see that it is whole; what is written later goes up as well";
+                    report.remark(routine, problem(what, help.into(), Class::Source));
                     continue;
                 }
                 Some(sighting) => {
@@ -226,14 +249,40 @@ where
                 Event::Rekeyed
             }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
+            key = next_key(&mut keys) => {
+                match view.pressed(key, schedule.is_paused(), &running.sessions, report) {
+                    Pressed::Nothing => continue,
+                    Pressed::Order(order) => carried_out(order),
+                    Pressed::Quit if stopping => {
+                        interrupted = true;
+                        break;
+                    }
+                    Pressed::Quit => Event::Stop,
+                }
+            }
+            () = tokio::time::sleep_until(view.next(report)) => continue,
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
-                answers.hear(question, &schedule, report, now());
-                continue;
+                match answers.hear(question, &schedule, report, now()) {
+                    Some(order) => carried_out(order),
+                    None => continue,
+                }
             }
         };
+        if event == Event::Stop {
+            stopping = true;
+            answers.stop();
+            deadline = Some(Instant::now() + drain);
+            if schedule.running() > 0 {
+                report.tell(&report::Event::Stopping {
+                    running: schedule.running(),
+                    drain,
+                });
+            }
+        }
         running.apply(schedule.handle(event, now()), report);
     }
+    report.end_live();
     running.apply(schedule.handle(Event::Stop, now()), report);
     while let Ok(telling) = tellings.try_recv() {
         if let Some(event) = heard(telling, report, &mut rotated) {
@@ -258,6 +307,7 @@ struct Running<S, D> {
     /// A task that panicked cannot say whose it was.
     names: HashMap<Id, RoutineName>,
     deploy: D,
+    holds: fn(&S, &Revision) -> bool,
     tell: mpsc::Sender<Telling>,
 }
 
@@ -292,6 +342,16 @@ where
         }
     }
 
+    /// Doubts that a routine's bytes are on the service, if its session knows of a reason to.
+    fn doubt(&mut self, routine: &RoutineName, schedule: &mut Schedule, report: &mut Report) {
+        let session = self.sessions.get(routine);
+        let believed = schedule.believed(routine).zip(session);
+        if believed.is_some_and(|(revision, session)| !(self.holds)(session, revision)) {
+            let doubted = Event::Doubted(routine.clone());
+            self.apply(schedule.handle(doubted, now()), report);
+        }
+    }
+
     fn ended(
         &mut self,
         joined: Result<(Id, (RoutineName, S, Ended)), JoinError>,
@@ -313,6 +373,15 @@ where
     }
 }
 
+/// What the schedule has to know of what somebody asks for.
+fn carried_out(order: Order) -> Event {
+    match order {
+        Order::Pause => Event::Pause,
+        Order::Continue => Event::Continue,
+        Order::Flush => Event::Flush,
+    }
+}
+
 /// Writes what a deploy has to tell, counts the versions it deleted, and passes on what the schedule has to know.
 fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Event> {
     match telling {
@@ -330,14 +399,6 @@ fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Eve
 
 /// What is told of a sighting that is no edit.
 fn seen(sighting: Sighting) -> Option<report::Event> {
-    let problem = |what, help, class| Problem {
-        what,
-        help,
-        class,
-        operation: None,
-        request_id: None,
-        frame: None,
-    };
     match sighting {
         Sighting::Waiting { routine, reason } => Some(report::Event::Waiting {
             routine,
@@ -371,13 +432,55 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
+        Sighting::Unheard { routine, what } => {
+            let help = "nothing has to be done; `backend = \"poll\"` looks from the start";
+            Some(report::Event::Warning {
+                routine: Some(routine),
+                problem: problem(what, help.into(), Class::Watch),
+            })
+        }
+        Sighting::Edit(_)
+        | Sighting::Settled(_)
+        | Sighting::Synced(_)
+        | Sighting::Open { .. }
+        | Sighting::Lost { .. } => None,
+    }
+}
+
+/// What is told of lost events.
+fn lost(times: u32) -> report::Event {
+    let times = plural(times.into(), "time");
+    let what =
+        format!("file events were lost ({times} so far), so that everything is looked at again");
+    let help = "nothing has to be done; it happens where very many files change at once";
+    report::Event::Warning {
+        routine: None,
+        problem: problem(what, help.into(), Class::Watch),
+    }
+}
+
+fn problem(what: String, help: String, class: Class) -> Problem {
+    Problem {
+        what,
+        help,
+        class,
+        operation: None,
+        request_id: None,
+        frame: None,
     }
 }
 
 /// tokio's clock, which a test can pause, in the form that pure code takes.
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+/// The next key. When none can come any more, it never comes.
+async fn next_key(keys: &mut mpsc::Receiver<Key>) -> Key {
+    match keys.recv().await {
+        Some(key) => key,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next question. When nobody is left to ask one, it never comes.
@@ -405,6 +508,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use crate::pipeline::schedule::{Again, End, Reach};
+    use crate::report::standing::Overview;
     use crate::report::{Format, Look};
     use crate::routine::{Digest, Revision};
 
@@ -483,7 +587,9 @@ mod tests {
                 first: Vec::new(),
                 sightings,
                 asked: Asked::nobody(),
+                holds: |_, _| true,
                 rekeyed: Rekeyed::never(),
+                viewer: Viewer::nobody(),
                 until,
                 drain: Duration::from_secs(10),
             },
@@ -519,6 +625,19 @@ mod tests {
             ),
             (4, 2, 2)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_gets_a_sign_of_life_every_ten_minutes_in_which_something_ended() {
+        let (mut work, _sender) = work(Until::Stopped);
+        work.first.push(edit("a"));
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+        let lines = Lines::default();
+        let stop = tokio::time::sleep(Duration::from_secs(3_500));
+        run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(lines.events(), ["alive"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -585,6 +704,89 @@ mod tests {
         .await
         .unwrap_err();
         assert!(matches!(error, DaemonError::Panicked(name) if name == hello()));
+    }
+
+    /// Asks how everything stands and lets the loop end after that.
+    fn ask(work: &mut Work<u32>) -> tokio::sync::oneshot::Receiver<Overview> {
+        let (questions, asked) = mpsc::channel(1);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        questions.try_send(Question::Status(answer)).unwrap();
+        work.asked.questions = asked;
+        answered
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_events_are_counted_and_told_ever_more_rarely() {
+        let (mut work, _) = work(Until::Stopped);
+        let (sender, sightings) = mpsc::channel(32);
+        work.sightings = sightings;
+        for times in 1..=25 {
+            sender.try_send(Sighting::Lost { times }).unwrap();
+        }
+        let mut answered = ask(&mut work);
+        let lines = Lines::default();
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+        let stop = tokio::time::sleep(Duration::from_secs(1));
+        run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(lines.events(), ["warning", "warning"]);
+        assert_eq!(answered.try_recv().unwrap().events_lost, 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_file_was_taken_while_it_was_open_is_told_and_stands_until_the_next_edit() {
+        for more in [false, true] {
+            let (mut work, sender) = work(Until::Stopped);
+            sender.try_send(Sighting::Edit(edit("a"))).unwrap();
+            let open = Sighting::Open {
+                routine: hello(),
+                what: "it is open".into(),
+            };
+            sender.try_send(open).unwrap();
+            if more {
+                sender.try_send(Sighting::Edit(edit("b"))).unwrap();
+            }
+            let mut answered = ask(&mut work);
+            let lines = Lines::default();
+            let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+            let stop = tokio::time::sleep(Duration::from_secs(1));
+            run(work, deploy, &mut lines.report(), stop, pending())
+                .await
+                .unwrap();
+            assert_eq!(lines.events(), ["warning"]);
+            let routine = answered.try_recv().unwrap().routines.remove(0);
+            let what = routine.reason.map(|reason| reason.what);
+            assert_eq!(what.as_deref(), (!more).then_some("it is open"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_that_changes_nothing_is_deployed_only_if_its_session_knows_better() {
+        for (holds, deploys) in [(true, 1), (false, 3)] {
+            let (mut work, sender) = work(Until::Stopped);
+            work.holds = match holds {
+                true => |_, _| true,
+                false => |_, revision| *revision != Revision::new("1"),
+            };
+            let lines = Lines::default();
+            let count = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&count);
+            let deploy = move |job: Job, session: u32, _: Tell| {
+                *counted.lock().unwrap() += 1;
+                async move { (session, stored(&job)) }
+            };
+            let edits = async move {
+                for _ in 0..3 {
+                    sender.send(Sighting::Edit(edit("a"))).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(3_600)).await;
+                }
+            };
+            run(work, deploy, &mut lines.report(), edits, pending())
+                .await
+                .unwrap();
+            assert_eq!(*count.lock().unwrap(), deploys, "{holds}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -92,6 +92,18 @@ impl Queue {
         self.held.remove(routine);
     }
 
+    /// Lets what waits for a moment to come start now. How often it was tried stays as it is.
+    pub fn hurry(&mut self, now: Instant) {
+        for slot in self.slots.values_mut() {
+            if let Slot::Waiting { not_before, .. } = slot {
+                *not_before = now.min(*not_before);
+            }
+        }
+        for untidy in self.untidy.values_mut() {
+            untidy.not_before = now.min(untidy.not_before);
+        }
+    }
+
     /// Takes every edit that waits for a routine of which nothing is started.
     pub fn take_held(&mut self) -> Vec<Edit> {
         let mut taken = Vec::new();

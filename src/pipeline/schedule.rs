@@ -40,10 +40,6 @@ const TRIES_ONCE: u32 = 12;
 /// The pause before an entry is looked at again that had changed when it was to be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks:
-/// somebody who deleted it by mistake would save again to have it back.
-const BELIEVED: Duration = Duration::from_secs(10);
-
 /// The pause between two tries while the service refuses the key.
 const PROBE: Duration = Duration::from_secs(300);
 
@@ -56,12 +52,20 @@ pub enum Event {
     Landed(RoutineName, Landed),
     /// A deploy ended.
     Ended(RoutineName, Ended),
+    /// It is no longer known that the version is there that a routine's bytes were last proven to be in.
+    Doubted(RoutineName),
     /// The key was refused, and there is another one now.
     Rekeyed,
     /// The place of a routine's entry is gone or is another one.
     Halted(RoutineName),
     /// The place is back, and an edit of what is there follows.
     Resumed(RoutineName),
+    /// Somebody asks that nothing be started for a while. Edits go on being taken in.
+    Pause,
+    /// Somebody asks that work go on.
+    Continue,
+    /// Somebody asks that what waits for its next try be tried now.
+    Flush,
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -180,14 +184,16 @@ pub enum Mode {
 pub struct Schedule {
     mode: Mode,
     queue: Queue,
-    /// What each routine's bytes were when they were last known to be on the service, in which version, and when that was.
-    synced: BTreeMap<RoutineName, (Digest, Revision, Instant)>,
+    /// What each routine's bytes were when they were last proven to be on the service, and in which version.
+    synced: BTreeMap<RoutineName, (Digest, Revision)>,
     /// What keeps a routine from being up to date, and how often in a row.
     troubles: BTreeMap<RoutineName, (Problem, u32)>,
     failures: BTreeSet<Class>,
     totals: Totals,
     /// Set while the service as a whole is not to be had.
     halt: Option<Halt>,
+    /// Nothing is started because somebody asked for that.
+    paused: bool,
     stopping: bool,
 }
 
@@ -215,6 +221,7 @@ impl Schedule {
             failures: BTreeSet::new(),
             totals: Totals::default(),
             halt: None,
+            paused: false,
             stopping: false,
         }
     }
@@ -226,7 +233,10 @@ impl Schedule {
             Event::Edited(edit) => self.edited(edit, now, &mut effects),
             Event::Landed(routine, landed) => {
                 self.resume(now, &mut effects);
-                self.landed(&routine, landed, now);
+                self.landed(&routine, landed);
+            }
+            Event::Doubted(routine) => {
+                self.synced.remove(&routine);
             }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
             Event::Rekeyed => {
@@ -236,6 +246,9 @@ impl Schedule {
             }
             Event::Halted(routine) => self.queue.hold(routine),
             Event::Resumed(routine) => self.queue.release(&routine),
+            Event::Pause => self.pause(true, &mut effects),
+            Event::Continue => self.pause(false, &mut effects),
+            Event::Flush => self.flush(now),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -249,8 +262,29 @@ impl Schedule {
         effects
     }
 
+    fn pause(&mut self, paused: bool, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.paused, paused) != paused {
+            effects.push(Effect::Tell(match paused {
+                true => report::Event::Paused {
+                    waiting: self.queue.waiting(),
+                },
+                false => report::Event::Continued {
+                    waiting: self.queue.waiting(),
+                },
+            }));
+        }
+    }
+
+    /// What waits for its next try is tried now, although nothing says that it would fare better.
+    fn flush(&mut self, now: Instant) {
+        self.queue.hurry(now);
+        if let Some(halt) = self.halt.as_mut() {
+            halt.not_before = halt.not_before.min(now);
+        }
+    }
+
     fn start(&mut self, now: Instant) -> Option<Job> {
-        if self.stopping {
+        if self.stopping || self.paused {
             return None;
         }
         let Some(halt) = &mut self.halt else {
@@ -267,7 +301,7 @@ impl Schedule {
     /// When [`Schedule::handle`] has something to do without an event.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.stopping {
+        if self.stopping || self.paused {
             return None;
         }
         let next = self.queue.next_deadline(MAX_RUNNING);
@@ -287,6 +321,16 @@ impl Schedule {
     /// Deploys that run.
     pub fn running(&self) -> usize {
         self.queue.running()
+    }
+
+    /// Edits that wait, those behind running deploys too.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Whether somebody asked that nothing be started.
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// What there is of a routine.
@@ -339,17 +383,20 @@ impl Schedule {
         if let Some(older) = self.queue.push(edit, now) {
             self.supersede(&older, effects);
         }
-        self.settle_unchanged(&routine, now, effects);
+        self.settle_unchanged(&routine, effects);
+    }
+
+    /// The version that a routine's bytes are believed to be in, so that an edit that leaves them as they are asks for
+    /// nothing. Whoever knows better says [`Event::Doubted`].
+    pub fn believed(&self, routine: &RoutineName) -> Option<&Revision> {
+        self.synced.get(routine).map(|(_, revision)| revision)
     }
 
     /// An edit that left the bytes as they are on the service needs no deploy, unless one runs.
-    fn settle_unchanged(&mut self, routine: &RoutineName, now: Instant, effects: &mut Vec<Effect>) {
-        let Some((digest, revision, since)) = self.synced.get(routine).cloned() else {
+    fn settle_unchanged(&mut self, routine: &RoutineName, effects: &mut Vec<Effect>) {
+        let Some((digest, revision)) = self.synced.get(routine).cloned() else {
             return;
         };
-        if now.saturating_duration_since(since) > BELIEVED {
-            return;
-        }
         if let Some(edit) = self
             .queue
             .take_if(routine, |edit| edit.digest == Some(digest))
@@ -389,7 +436,7 @@ impl Schedule {
                     self.failures.extend(unpublished);
                 }
                 self.resume(now, effects);
-                self.landed(&routine, landed, now);
+                self.landed(&routine, landed);
                 let Some((_, newer)) = self.queue.finish(&routine) else {
                     return;
                 };
@@ -438,7 +485,7 @@ impl Schedule {
         };
         if let Some(newer) = newer {
             self.queue.put_back(newer, now, 0);
-            self.settle_unchanged(&routine, now, effects);
+            self.settle_unchanged(&routine, effects);
         }
     }
 
@@ -547,13 +594,13 @@ impl Schedule {
         }
     }
 
-    fn landed(&mut self, routine: &RoutineName, landed: Landed, now: Instant) {
+    fn landed(&mut self, routine: &RoutineName, landed: Landed) {
         if !self.queue.land(routine) {
             return;
         }
         self.troubles.remove(routine);
         self.synced
-            .insert(routine.clone(), (landed.digest, landed.revision, now));
+            .insert(routine.clone(), (landed.digest, landed.revision));
         match landed.end {
             End::Uploaded => self.totals.uploaded += 1,
             End::Reused => self.totals.reused += 1,
@@ -646,7 +693,7 @@ fn outage_pause(attempt: u32, jitter: f64) -> Duration {
     bound.mul_f64(0.65 + 0.35 * jitter.clamp(0.0, 1.0))
 }
 
-fn is_power_of_ten(number: u32) -> bool {
+pub(super) fn is_power_of_ten(number: u32) -> bool {
     std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == number)
 }
 

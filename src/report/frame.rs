@@ -23,16 +23,18 @@ pub struct Excerpt {
     pub width: usize,
 }
 
-/// Cuts the window out of a frame. A column beyond the end of the line means its end.
-pub fn excerpt(frame: &Frame) -> Excerpt {
+/// Cuts the window out of a frame; `None` where the line must not be shown. A column beyond the end of the line means
+/// its end.
+pub fn excerpt(frame: &Frame) -> Option<Excerpt> {
+    let text = frame.text.as_deref()?;
     let at = frame
         .column
         .saturating_sub(1 + frame.cut)
-        .min(frame.text.chars().count());
+        .min(text.chars().count());
     let first = at.saturating_sub(WINDOW);
-    let before: Vec<String> = cells(&frame.text, first, at - first);
+    let before: Vec<String> = cells(text, first, at - first);
     // One more than fits, so that a cut can be told from an end.
-    let after: Vec<String> = cells(&frame.text, at, WINDOW + 1);
+    let after: Vec<String> = cells(text, at, WINDOW + 1);
 
     let right_whole = total(&after);
     let left_room = WINDOW.saturating_sub(right_whole.min(WINDOW / 2));
@@ -51,11 +53,11 @@ pub fn excerpt(frame: &Frame) -> Excerpt {
         source.push_str(CUT);
     }
     let marked = right.iter().take(frame.width).map(|cell| columns(cell));
-    Excerpt {
+    Some(Excerpt {
         source,
         indent,
         width: marked.sum::<usize>().max(1),
-    }
+    })
 }
 
 /// Characters of a line as they are shown, one text each.
@@ -99,14 +101,16 @@ mod tests {
             line: 1,
             column,
             width,
-            text: text.into(),
+            text: Some(text.into()),
             cut: 0,
+            also: Vec::new(),
+            unshown: 0,
         }
     }
 
     /// The source over its caret line, as they appear.
     fn drawn(text: &str, column: usize, width: usize) -> (String, String) {
-        let shown = excerpt(&frame(text, column, width));
+        let shown = excerpt(&frame(text, column, width)).unwrap();
         let caret = format!("{}{}", " ".repeat(shown.indent), "^".repeat(shown.width));
         (shown.source, caret)
     }
@@ -183,7 +187,7 @@ mod tests {
             width in any::<usize>(),
         ) {
             let text: String = text.into_iter().collect();
-            let shown = excerpt(&frame(&text, column % 400, width));
+            let shown = excerpt(&frame(&text, column % 400, width)).unwrap();
             prop_assert!(columns(&shown.source) <= WINDOW + 2 * CUT.len());
             prop_assert!(shown.source.chars().count() <= WINDOW + 2 * CUT.len());
             prop_assert!(shown.indent + shown.width <= columns(&shown.source) + 1);

@@ -38,10 +38,13 @@
 //! | `restored` | `safety`, `what` |
 //! | `critical` | `routine`, `environment` if it is about one, `problem` |
 //! | `warning` | `routine`, `problem` |
+//! | `paused`, `continued` | edits `waiting` |
+//! | `alive` | the fields of `done`, so far |
 //! | `stopping` | `running` uploads, `drain_ms` |
 //! | `done` | `saves`, `edits`, `uploaded`, `reused`, `unchanged`, `superseded`, `failed`, `abandoned`, `planned`, `rotated`, `calls`, `peak` in a second, `up_ms` |
 //!
-//! A `problem` is `{what, help, class, operation, request_id, file, line, column}`. Fields that are not known are left out:
+//! A `problem` is `{what, help, class, operation, request_id, file, line, column, also, unshown}`: `also` are further
+//! faults of the file, `{what, file, line, column}`, and `unshown` counts those beyond. Fields that are not known are left out:
 //! `next`, `age_s`, the `saves` of a further step of a plan, the `routine` of a general warning, and everything in a
 //! problem after `class`. Revisions are strings, since their numbers exceed what a float holds. Names ending in `_ms`
 //! are milliseconds, as is `ms`; `_s` are seconds. Texts are cut at 512 bytes. New fields and events may come; `v`

@@ -9,7 +9,10 @@
 pub mod class;
 pub mod frame;
 pub mod json;
+pub mod live;
+pub mod logfmt;
 pub mod question;
+pub mod screen;
 pub mod standing;
 pub mod table;
 #[cfg(test)]
@@ -19,6 +22,7 @@ pub mod words;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -29,6 +33,8 @@ use serde::Serialize;
 use crate::routine::{Digest, Revision, RoutineName};
 
 use class::Class;
+use live::Glance;
+use screen::Screen;
 use standing::Standing;
 
 /// Something worth a line.
@@ -387,6 +393,18 @@ pub enum Event {
         /// What it is about.
         problem: Problem,
     },
+    /// Somebody asked that nothing be started until further notice; changes go on being noticed.
+    Paused {
+        /// Edits that wait.
+        waiting: usize,
+    },
+    /// Work goes on after a pause that somebody asked for.
+    Continued {
+        /// Edits that waited.
+        waiting: usize,
+    },
+    /// A sign of life, where nobody sees a terminal, after a time in which something has changed.
+    Alive(Totals),
     /// A stop was asked for and running work is waited for.
     Stopping {
         /// Uploads that are running.
@@ -453,12 +471,33 @@ pub struct Frame {
     /// How many characters the caret spans, at least 1.
     #[serde(skip)]
     pub width: usize,
-    /// The text of the line, without its end.
+    /// The text of the line, without its end; `None` where it must not be shown.
     #[serde(skip)]
-    pub text: String,
+    pub text: Option<String>,
     /// How many characters of the line stand before `text`, where only a part of it is kept.
     #[serde(skip)]
     pub cut: usize,
+    /// Places where something else is wrong; a few at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Also>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unshown: usize,
+}
+
+/// Something else that is wrong in a source file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Also {
+    /// What: a lower-case fragment without a full stop.
+    #[serde(serialize_with = "json::text")]
+    pub what: String,
+    /// Where.
+    #[serde(flatten)]
+    pub frame: Frame,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How all edits ended. The seven ends, `uploaded` to `planned`, add up to `edits`.
@@ -493,6 +532,14 @@ pub struct Totals {
     pub up: Duration,
 }
 
+impl Totals {
+    /// Edits that have ended, in whichever way.
+    pub fn ended(&self) -> u64 {
+        let well = self.uploaded + self.reused + self.unchanged + self.planned;
+        well + self.superseded + self.failed + self.abandoned
+    }
+}
+
 /// The form events are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -500,6 +547,8 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// The same fields as `key=value`, one event a line.
+    Logfmt,
 }
 
 /// Whether text is coloured.
@@ -520,6 +569,8 @@ pub struct Look {
     pub colour: bool,
     /// Somebody is looking, so one event may take several lines.
     pub terminal: bool,
+    /// How many columns a line has, where that is known.
+    pub columns: Option<usize>,
 }
 
 impl Look {
@@ -527,7 +578,32 @@ impl Look {
     pub const PLAIN: Self = Self {
         colour: false,
         terminal: false,
+        columns: None,
     };
+}
+
+/// Whether a live line stands on the terminal, and how often a log was written over it. Only the report writes events,
+/// yet anything in the program may log.
+static LIVE: AtomicBool = AtomicBool::new(false);
+static LOGGED: AtomicU64 = AtomicU64::new(0);
+
+/// Standard error for logs. Where a live line stands, it is erased first, and the report draws it anew.
+#[derive(Debug, Default)]
+pub struct LogOut;
+
+impl Write for LogOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr().lock();
+        if LIVE.load(Ordering::Relaxed) && out.is_terminal() {
+            LOGGED.fetch_add(1, Ordering::Relaxed);
+            out.write_all(b"\r\x1b[J")?;
+        }
+        out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Where events go. It never fails for its caller: what went wrong is remembered and can be asked for.
@@ -538,6 +614,12 @@ pub struct Report {
     out: Box<dyn Write + Send>,
     outlet: Outlet,
     standing: Standing,
+    /// Where somebody looks at a terminal with a live line.
+    screen: Option<Screen>,
+    /// How often a log was written when that was last looked at.
+    logged: u64,
+    /// Whether the terminal is being left to other programs.
+    suspended: bool,
 }
 
 enum Outlet {
@@ -560,6 +642,9 @@ impl Event {
             | Self::Online { .. }
             | Self::Degraded { .. }
             | Self::Restored { .. }
+            | Self::Paused { .. }
+            | Self::Continued { .. }
+            | Self::Alive(_)
             | Self::Stopping { .. }
             | Self::Done(_) => None,
             Self::Warning { routine, .. } => routine.as_ref(),
@@ -606,6 +691,7 @@ impl Report {
         let look = Look {
             colour,
             terminal: out.is_terminal(),
+            columns: None,
         };
         Self::new(format, look, TimeZone::system(), Box::new(out))
     }
@@ -619,6 +705,9 @@ impl Report {
             out,
             outlet: Outlet::Open,
             standing: Standing::default(),
+            screen: None,
+            logged: 0,
+            suspended: false,
         }
     }
 
@@ -626,16 +715,89 @@ impl Report {
     pub fn tell(&mut self, event: &Event) {
         let now = Timestamp::now();
         self.standing.see(event, now);
-        let lines = match self.format {
-            Format::Text => text::render(event, &now.to_zoned(self.zone.clone()), self.look),
-            Format::Json => json::render(event, now),
+        let zoned = now.to_zoned(self.zone.clone());
+        let text = |event: &Event, times| text::render(event, times, &zoned, self.look);
+        let lines = match (self.format, &mut self.screen) {
+            (Format::Text, Some(screen)) => screen.event(event, text),
+            (Format::Text, None) => text(event, 1),
+            (Format::Json, _) => json::render(event, now),
+            (Format::Logfmt, _) => logfmt::render(event, now),
         };
-        self.print(&lines);
+        self.write(&lines);
+    }
+
+    /// Keeps a live line at the bottom of the terminal from now on, if text is written to one that can do that. Returns
+    /// whether it does.
+    pub fn go_live(&mut self, size: Option<(usize, usize)>) -> bool {
+        let size = size.filter(|_| self.look.terminal && self.format == Format::Text);
+        self.screen = size.map(|(columns, rows)| Screen::new(columns, rows));
+        self.look.columns = size.map(|(columns, _)| columns);
+        LIVE.store(self.screen.is_some(), Ordering::Relaxed);
+        self.screen.is_some()
+    }
+
+    /// Whether there is a live line.
+    pub fn is_live(&self) -> bool {
+        self.screen.is_some()
+    }
+
+    /// Takes note of the size the terminal has now. If something else was on it meanwhile, the live line starts anew.
+    pub fn resize(&mut self, columns: usize, rows: usize, other: bool) {
+        if let Some(screen) = &mut self.screen {
+            if other {
+                screen.lost();
+                self.suspended = false;
+            }
+            screen.resize(columns, rows);
+            self.look.columns = Some(columns);
+        }
+    }
+
+    /// Shows how everything stands in the live line, if there is one.
+    pub fn glance(&mut self, glance: &Glance) {
+        if let Some(screen) = self.screen.as_mut().filter(|_| !self.suspended) {
+            let logged = LOGGED.load(Ordering::Relaxed);
+            if std::mem::replace(&mut self.logged, logged) != logged {
+                screen.lost();
+            }
+            let line = live::line(glance, screen.columns(), self.look);
+            let line = screen.live(line);
+            if !line.is_empty() {
+                self.write(&line);
+            }
+        }
+    }
+
+    /// Takes the live line away until [`Report::resize`] says that the terminal was another program's meanwhile.
+    pub fn suspend(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            self.suspended = true;
+            let erased = screen.erased();
+            self.write(&erased);
+        }
+    }
+
+    /// Takes the live line away for good.
+    pub fn end_live(&mut self) {
+        if let Some(mut screen) = self.screen.take() {
+            let erased = screen.erased();
+            self.write(&erased);
+        }
     }
 
     /// Writes finished lines that are no event, such as a table, as they are and flushes them. Foreign text in them has
     /// to be escaped already.
     pub fn print(&mut self, lines: &str) {
+        match &mut self.screen {
+            Some(screen) => {
+                let lines = screen.above(lines);
+                self.write(&lines);
+            }
+            None => self.write(lines),
+        }
+    }
+
+    fn write(&mut self, lines: &str) {
         if matches!(self.outlet, Outlet::Closed) {
             return;
         }
@@ -673,6 +835,18 @@ impl Report {
     /// Takes note that a change that waited has settled. Nothing is written.
     pub fn settled(&mut self, routine: &RoutineName) {
         self.standing.settled(routine);
+    }
+
+    /// Takes note of how often file events were lost. Nothing is written.
+    pub fn lost(&mut self, times: u32) {
+        self.standing.lost(times);
+    }
+
+    /// Warns of something about a routine's last edit that stays worth knowing until the next one.
+    pub fn remark(&mut self, routine: RoutineName, problem: Problem) {
+        self.standing.remark(&routine, &problem);
+        let routine = Some(routine);
+        self.tell(&Event::Warning { routine, problem });
     }
 
     /// What text written by [`Report::print`] may use.

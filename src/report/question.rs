@@ -12,8 +12,21 @@ pub const MAX_SYNCS: usize = 6;
 pub enum Question {
     /// How does everything stand?
     Status(oneshot::Sender<Overview>),
+    /// Something is to be done; the answer is how everything stands after that.
+    Order(Order, oneshot::Sender<Overview>),
     /// How does everything stand once every edit made until now has ended?
     Sync(oneshot::Sender<Result<Overview, Refusal>>),
+}
+
+/// What somebody may ask a running watch to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Start nothing until further notice.
+    Pause,
+    /// Go on after a pause.
+    Continue,
+    /// Try now what waits for its next try.
+    Flush,
 }
 
 /// Why a sync is not waited for.

@@ -129,7 +129,7 @@ pub struct Routine {
     pub routine: String,
     /// The word for it.
     pub state: State,
-    /// Why, unless all is well.
+    /// Why, unless all is well; and what is worth knowing where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// Edits that wait or run.
@@ -146,6 +146,12 @@ pub struct Routine {
     /// Versions it may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<usize>,
+    /// How changes of its entry are noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Why not by events alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_why: Option<String>,
 }
 
 /// Something that is not as usual for all routines.
@@ -167,6 +173,8 @@ pub enum Unusual {
     Offline,
     /// The service refuses the key.
     Auth,
+    /// Nothing is started because somebody asked for that.
+    Paused,
     /// Work goes on with less safety.
     Degraded,
 }
@@ -174,6 +182,8 @@ pub enum Unusual {
 /// How everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {
+    /// How often file events were lost.
+    pub events_lost: u32,
     /// What holds for all routines.
     pub conditions: Vec<Condition>,
     /// Each routine.
@@ -185,7 +195,10 @@ pub struct Overview {
 pub struct Standing {
     routines: BTreeMap<RoutineName, Known>,
     outage: Option<Condition>,
+    paused: Option<Condition>,
     degraded: BTreeMap<Safety, Condition>,
+    /// How often file events were lost.
+    lost: u32,
 }
 
 /// What is known of one routine. Each has its own way in and out, but for `failed`, which is about `trouble`.
@@ -202,6 +215,8 @@ struct Known {
     halted: Option<Reason>,
     /// What the watcher waits for before a change becomes an edit.
     waiting: Option<Reason>,
+    /// What is worth knowing of the last edit although it went well.
+    remark: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -224,6 +239,18 @@ impl Standing {
                 });
             }
             Event::Online { .. } => self.outage = None,
+            Event::Paused { .. } => {
+                self.paused = Some(Condition {
+                    condition: Unusual::Paused,
+                    since: now,
+                    reason: Reason {
+                        what: "nothing is uploaded, because somebody asked for a pause".into(),
+                        help: "continue where it was paused: the key `p` at its terminal, or the control socket".into(),
+                        class: "paused".into(),
+                    },
+                });
+            }
+            Event::Continued { .. } => self.paused = None,
             Event::Degraded { safety, problem } => {
                 let condition = Condition {
                     condition: Unusual::Degraded,
@@ -269,10 +296,22 @@ impl Standing {
         }
     }
 
+    /// Takes note of how often file events were lost.
+    pub fn lost(&mut self, times: u32) {
+        self.lost = times;
+    }
+
+    /// Takes note of something that is worth knowing of the last edit of a routine.
+    pub fn remark(&mut self, routine: &RoutineName, problem: &Problem) {
+        let known = self.routines.entry(routine.clone()).or_default();
+        known.remark = Some(Reason::of(problem));
+    }
+
     /// Takes note that a change that waited has settled.
     pub fn settled(&mut self, routine: &RoutineName) {
         if let Some(known) = self.routines.get_mut(routine) {
             known.waiting = None;
+            known.remark = None;
         }
     }
 
@@ -287,7 +326,8 @@ impl Standing {
         &self,
         routines: impl IntoIterator<Item = (&'a RoutineName, Queued)>,
     ) -> Overview {
-        let conditions = self.outage.iter().chain(self.degraded.values());
+        let conditions = self.outage.iter().chain(&self.paused);
+        let conditions = conditions.chain(self.degraded.values());
         let routines = routines.into_iter().map(|(name, queued)| {
             let known = self.routines.get(name);
             let (state, reason) = self.state(known, queued);
@@ -304,9 +344,12 @@ impl Standing {
                     .map(|_| "staging".into()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
+                backend: None,
+                backend_why: None,
             }
         });
         Overview {
+            events_lost: self.lost,
             conditions: conditions.cloned().collect(),
             routines: routines.collect(),
         }
@@ -325,7 +368,10 @@ impl Standing {
             (Some(reason), ..) => (State::Critical, Some(reason)),
             (None, Some(reason), _) => (State::Halted, Some(reason)),
             (None, None, Some(reason)) if queued.edits == 0 => (State::Pending, Some(reason)),
-            (None, None, _) => self.edit(known, queued),
+            (None, None, _) => match self.edit(known, queued) {
+                (state, None) => (state, known.and_then(|known| known.remark.as_ref())),
+                told => told,
+            },
         }
     }
 
@@ -368,10 +414,12 @@ impl Known {
             }
             Event::Planned { saves: Some(_), .. } => self.trouble = None,
             Event::Failed { problem, .. } => {
+                self.finds_full(problem);
                 self.meets(after_failure(problem.class), problem);
                 self.failed = true;
             }
             Event::Retrying { after, problem, .. } => {
+                self.finds_full(problem);
                 self.meets(while_retrying(problem.class, *after), problem);
             }
             Event::Throttled { operation, .. } => {
@@ -406,6 +454,15 @@ impl Known {
                 self.critical.remove(&Some(environment.clone()));
             }
             _ => {}
+        }
+    }
+
+    /// Where an edit found no slot, other people have taken those that were free by the last count.
+    fn finds_full(&mut self, problem: &Problem) {
+        if problem.class == Class::Slots
+            && let Some((used, cap)) = &mut self.slots
+        {
+            *used = *cap;
         }
     }
 
@@ -449,6 +506,7 @@ impl Unusual {
         match self {
             Self::Offline => "offline",
             Self::Auth => "auth",
+            Self::Paused => "paused",
             Self::Degraded => "degraded",
         }
     }
@@ -457,7 +515,7 @@ impl Unusual {
     fn state(self) -> State {
         match self {
             Self::Auth => State::Auth,
-            Self::Offline | Self::Degraded => State::Offline,
+            Self::Offline | Self::Paused | Self::Degraded => State::Offline,
         }
     }
 }

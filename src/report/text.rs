@@ -7,9 +7,9 @@
 use anstyle::{AnsiColor, Style};
 use jiff::Zoned;
 
-use super::frame::excerpt;
+use super::frame::{Excerpt, excerpt};
 use super::words::{age, age_in_words, columns, escape, plural, seconds, size, span};
-use super::{Event, Frame, Look, Problem, Totals};
+use super::{Also, Event, Frame, Look, Problem, Totals};
 use crate::routine::Revision;
 
 /// How many columns the verb is right-aligned in.
@@ -29,14 +29,16 @@ pub const NEWS: Style = AnsiColor::Cyan.on_default().bold();
 pub const CARE: Style = AnsiColor::Yellow.on_default().bold();
 /// What went wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-const DIM: Style = Style::new().dimmed();
+/// What is only a detail.
+pub const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
-/// One event as finished lines, each with its end. `now` gives the time of day.
-pub fn render(event: &Event, now: &Zoned, look: Look) -> String {
+/// One event that happened so many times as finished lines, each with its end. `now` gives the time of day.
+pub fn render(event: &Event, times: u32, now: &Zoned, look: Look) -> String {
     let mut page = Page {
         out: String::new(),
         column: 0,
+        times,
         look,
     };
     page.lead(event, now);
@@ -103,6 +105,9 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Restored { .. } => ("Restored", GOOD),
         Event::Critical { .. } => ("Critical", BAD),
         Event::Warning { .. } => ("Warning", CARE),
+        Event::Paused { .. } => ("Paused", CARE),
+        Event::Continued { .. } => ("Continued", GOOD),
+        Event::Alive(_) => ("Alive", NEWS),
         Event::Stopping { .. } => ("Stopping", NEWS),
         Event::Done(totals) if totals.failed > 0 => ("Done", BAD),
         Event::Done(totals) if totals.abandoned > 0 => ("Done", CARE),
@@ -144,6 +149,14 @@ fn object(event: &Event) -> String {
             let running = count(*running, "running upload");
             format!("waiting up to {} for {running}", seconds(*drain))
         }
+        Event::Paused { waiting } => format!(
+            "nothing is uploaded until work is continued, {} waiting",
+            count(*waiting, "edit")
+        ),
+        Event::Continued { waiting } => {
+            format!("work goes on, {} waiting", count(*waiting, "edit"))
+        }
+        Event::Alive(totals) => format!("{}; {}", how_edits_ended(totals), what_it_took(totals)),
         Event::Done(totals) => how_edits_ended(totals),
         Event::Online { lasted, waiting } => {
             let waiting = count(*waiting, "edit");
@@ -228,7 +241,7 @@ fn details(event: &Event) -> String {
                 Some(by) => format!("by another er-dev ({})", escape(by)),
                 None => "not by er-dev".into(),
             };
-            format!("{}  {made} {by}", short(revision))
+            format!("{}  {made}, {by}", short(revision))
         }
         Event::Published {
             revision,
@@ -354,6 +367,9 @@ fn details(event: &Event) -> String {
         Event::Watching { .. }
         | Event::Budget { .. }
         | Event::Ready { .. }
+        | Event::Paused { .. }
+        | Event::Continued { .. }
+        | Event::Alive(_)
         | Event::Stopping { .. }
         | Event::Online { .. }
         | Event::Restored { .. }
@@ -379,6 +395,7 @@ fn has_problem(event: &Event) -> bool {
 struct Page {
     out: String,
     column: usize,
+    times: u32,
     look: Look,
 }
 
@@ -409,7 +426,11 @@ impl Page {
         match event {
             Event::Uploaded { slots, cap, .. } | Event::Committed { slots, cap, .. } => {
                 let gauge = format!("{slots}/{cap}");
-                self.reach(GAUGE.saturating_sub(gauge.len()));
+                let end = self
+                    .look
+                    .columns
+                    .map_or(GAUGE, |columns| columns.min(GAUGE));
+                self.reach(end.saturating_sub(gauge.len()));
                 self.put(&gauge, PLAIN);
             }
             Event::Failed { problem, .. } => {
@@ -428,6 +449,7 @@ impl Page {
                 self.below(VERB + 2);
                 self.put(&what_it_took(totals), DIM);
             }
+            Event::Throttled { .. } => self.put(&times(self.times), DIM),
             Event::Ready { .. } if self.look.terminal => self.end(),
             _ => {}
         }
@@ -436,19 +458,24 @@ impl Page {
 
     /// The rest of a problem after its sentence. `note` says at the caret what did not happen.
     fn problem(&mut self, problem: &Problem, note: &str) {
-        let class = match &problem.request_id {
-            Some(id) => format!("[{}] (request {})", problem.class, escape(id)),
-            None => format!("[{}]", problem.class),
+        let request = match &problem.request_id {
+            Some(id) => format!(" (request {})", escape(id)),
+            None => String::new(),
         };
-        let framed = problem.frame.is_some() && self.look.terminal;
-        let class_below = framed && !problem.help.is_empty();
+        let class = format!("[{}]{request}{}", problem.class, times(self.times));
+        let framed = problem.frame.as_ref().filter(|_| self.look.terminal);
+        let shown = framed.and_then(|frame| Some((frame.line, excerpt(frame)?)));
+        let class_below = shown.is_some() && !problem.help.is_empty();
         if !class_below {
             self.put(&format!(" {class}"), DIM);
         }
-        match &problem.frame {
-            Some(frame) if self.look.terminal => self.source(frame, note),
-            Some(_) if !note.is_empty() => self.put(&format!("  {note}"), PLAIN),
+        match (&shown, &problem.frame) {
+            (Some((line, excerpt)), _) => self.source(*line, excerpt, note),
+            (None, Some(_)) if !note.is_empty() => self.put(&format!("  {note}"), PLAIN),
             _ => {}
+        }
+        if let Some(frame) = &problem.frame {
+            self.also(frame);
         }
         if !problem.help.is_empty() {
             self.below(MARGIN);
@@ -462,12 +489,27 @@ impl Page {
         self.end();
     }
 
-    fn source(&mut self, frame: &Frame, note: &str) {
-        let shown = excerpt(frame);
+    /// What else is wrong in the same file.
+    fn also(&mut self, frame: &Frame) {
+        for Also { what, frame } in &frame.also {
+            self.below(MARGIN);
+            self.put("= also: ", NEWS);
+            self.put(&at(frame, what), PLAIN);
+            if let Some(excerpt) = excerpt(frame).filter(|_| self.look.terminal) {
+                self.source(frame.line, &excerpt, "");
+            }
+        }
+        if frame.unshown > 0 {
+            self.below(MARGIN);
+            self.put(&format!("= and {} more", frame.unshown), NEWS);
+        }
+    }
+
+    fn source(&mut self, line: usize, shown: &Excerpt, note: &str) {
         self.below(MARGIN);
         self.put("|", NEWS);
         self.end();
-        self.put(&format!("{:>1$} |", frame.line, MARGIN - 1), NEWS);
+        self.put(&format!("{line:>0$} |", MARGIN - 1), NEWS);
         self.put(format!(" {}", shown.source).trim_end(), PLAIN);
         self.below(MARGIN);
         self.put("|", NEWS);
@@ -509,11 +551,15 @@ impl Page {
 
 /// What a problem is, with its place in a source file if it has one.
 pub fn sentence(problem: &Problem) -> String {
-    let what = escape(&problem.what);
     match &problem.frame {
-        Some(at) => format!("{}:{}:{} {what}", escape(&at.file), at.line, at.column),
-        None => what,
+        Some(frame) => at(frame, &problem.what),
+        None => escape(&problem.what),
     }
+}
+
+fn at(frame: &Frame, what: &str) -> String {
+    let (file, what) = (escape(&frame.file), escape(what));
+    format!("{file}:{}:{} {what}", frame.line, frame.column)
 }
 
 /// The six ends of edits, and the two that are rare only when they happened.
@@ -550,7 +596,7 @@ fn short(revision: &Revision) -> String {
     escape(&revision.short())
 }
 
-/// How many saves one edit was made of, where it was more than one.
+/// How often something happened, such as the saves that one edit was made of, where it was more than once.
 fn times(saves: u32) -> String {
     if saves > 1 {
         format!(" (x{saves})")

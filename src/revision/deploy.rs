@@ -5,6 +5,7 @@
 //! done; [`Pass::trim`] then frees a slot. What happened on the way is kept in [`Pass::happened`], also when the pass
 //! ends in an error, because a deletion is never silent.
 
+mod describe;
 mod publish;
 mod staging;
 mod steps;
@@ -21,6 +22,7 @@ use crate::cloud::{Cloud, Fetched, Listing, Timeouts};
 use crate::config::{Revisions, Routine, Upload, Verify};
 use crate::routine::{Code, Digest, Revision};
 
+use super::git::Git;
 use super::intent::Journal;
 use super::lock::{self, LockError, StepLock};
 use super::mark::Instance;
@@ -107,6 +109,7 @@ pub struct Session {
     mark_only: bool,
     /// What stands in descriptions before the mark, if it is not what the configuration says.
     words: Option<String>,
+    git: Git,
     /// What listings outside of a pass showed, to be told by the next one.
     noticed: Vec<Noticed>,
     /// How long the machine had been suspended in all when the last pass began.
@@ -121,6 +124,8 @@ pub struct Session {
     staged: Option<Code>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
+    /// Versions that could not be saved or deleted, and what was told of it.
+    spared: BTreeMap<Revision, String>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -291,6 +296,7 @@ impl Session {
             begun: false,
             mark_only: false,
             words: None,
+            git: Git::default(),
             noticed: Vec::new(),
             asleep: clock::asleep(),
             trouble: None,
@@ -298,6 +304,7 @@ impl Session {
             sent: None,
             staged: None,
             unread: BTreeMap::new(),
+            spared: BTreeMap::new(),
         }
     }
 
@@ -309,6 +316,19 @@ impl Session {
     /// What is known of its versions.
     pub fn knowledge(&self) -> &Knowledge {
         &self.knowledge
+    }
+
+    /// Whether nothing that is known here speaks against a version that was proven to be there: the last listing has it,
+    /// and since then no other er-dev changed anything, the key is the same, and the machine was not suspended for long.
+    /// Makes no request; that somebody deleted it elsewhere shows at the next listing. What is on staging is no version,
+    /// and anybody may have put something else there.
+    pub fn holds(&self, revision: &Revision) -> bool {
+        self.routine.upload == Upload::Revision
+            && self.knowledge.is_listed(revision)
+            && self.knowledge.doubt().is_none()
+            && lock::generation(&self.dir) == self.generation
+            && clock::asleep() <= self.asleep + LONGEST_SUSPEND
+            && self.cloud.is_of_present_key(&self.routine.name)
     }
 
     /// The rules its versions are rotated by.

@@ -375,6 +375,7 @@ mod tests {
                 revision: Revision::new("19"),
                 seen: BTreeMap::from([("staging".into(), None)]),
             }),
+            absent: BTreeMap::from([("canary".into(), 2)]),
             staged: Some(Staged {
                 digest: Digest::of(b"a"),
                 at: Moment::BOOT,

@@ -4,6 +4,7 @@
 //! a version was meant to hold: the user's text, then ` er1.<32 hex of sha256>.<8 hex instance>`. A mark is an
 //! intention, not a proof: the version may have been made and its code never posted.
 
+use super::template::shorten;
 use crate::routine::{Code, Digest, Revision};
 
 /// The longest text before the mark, in characters. The service's own limit is not documented; the mark is what must
@@ -84,10 +85,9 @@ impl Mark {
 
 /// A description with its mark.
 pub fn describe(text: &str, digest: Digest, instance: &Instance) -> String {
-    let mut description: String = text
+    let mut description: String = shorten(text, MAX_TEXT_CHARS)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_TEXT_CHARS)
         .collect();
     if !description.is_empty() {
         description.push(' ');
@@ -114,10 +114,7 @@ const NOTE: &str = " (restored, was ";
 pub fn restored_text(description: &str, was: &Revision) -> String {
     let note = format!("{NOTE}{was})");
     let room = MAX_TEXT_CHARS.saturating_sub(note.chars().count());
-    let text: String = without_note(text_of(description))
-        .chars()
-        .take(room)
-        .collect();
+    let text = shorten(without_note(text_of(description)), room);
     format!("{text}{note}").trim_start().to_owned()
 }
 

@@ -6,6 +6,7 @@
 //! version a person means.
 
 pub mod deploy;
+pub mod git;
 pub mod intent;
 pub mod lock;
 pub mod mark;
@@ -13,4 +14,5 @@ pub mod naming;
 pub mod pins;
 pub mod protocol;
 pub mod rotation;
+pub mod template;
 pub mod vault;

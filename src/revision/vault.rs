@@ -94,6 +94,32 @@ pub enum VaultError {
     Damaged(PathBuf),
 }
 
+/// Why a version was not saved, and so must not be deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Nothing can be saved: the disk is full, or the directory cannot be written.
+    #[error(transparent)]
+    Place(io::Error),
+    /// This version cannot be saved; another one may well be.
+    #[error(transparent)]
+    Version(io::Error),
+}
+
+impl SaveError {
+    /// A file could not be put in its place. What lies in the way there, or too small a limit for it, is in the way of
+    /// this one alone.
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::FileTooLarge => Self::Version(error),
+            _ => Self::Place(error),
+        }
+    }
+}
+
 impl Kept {
     /// What is to be kept of a listed version.
     pub fn new(
@@ -187,24 +213,30 @@ impl Vaults {
 
 impl Vault {
     /// Saves a version with its code, and forgets the oldest ones beyond the bounds.
-    pub fn save(&self, kept: &Kept, code: Option<&Code>) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`SaveError`] tells whether other versions can be saved nevertheless.
+    pub fn save(&self, kept: &Kept, code: Option<&Code>) -> Result<(), SaveError> {
         use std::os::unix::fs::DirBuilderExt as _;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)?;
+        let record = self.record_path(&kept.revision);
+        let record = record.map_err(SaveError::Version)?;
+        let mut directory = fs::DirBuilder::new();
+        let directory = directory.recursive(true).mode(0o700);
+        directory.create(&self.dir).map_err(SaveError::Place)?;
         let mut added = 0;
         if let Some(code) = code {
             let path = self.code_path(code.digest());
             // What has the right name may have been damaged since, and what is saved now is deleted next.
             let kept = fs::read(&path).is_ok_and(|bytes| bytes == code.bytes());
             if !kept {
-                self.write(&path, code.bytes())?;
+                self.write(&path, code.bytes()).map_err(SaveError::of)?;
                 added = code.bytes().len() as u64;
             }
         }
-        let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other)?;
-        self.write(&self.record_path(&kept.revision)?, &text)?;
+        let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other);
+        let text = text.map_err(SaveError::Version)?;
+        self.write(&record, &text).map_err(SaveError::of)?;
         // It is safe; that the oldest ones cannot be forgotten is no reason to keep it on the service.
         let forgotten = self.forget_oldest(&kept.revision);
         if let Err(error) = forgotten.and_then(|()| self.all.forget_oldest(self, added)) {
@@ -379,13 +411,15 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
+    use rustix::io::Errno;
+
     use super::*;
 
     fn vault(dir: &tempfile::TempDir) -> Vault {
         Vaults::new(dir.path()).of(&dir.path().join("service/hello"))
     }
 
-    fn save(vault: &Vault, number: u64, code: Option<&[u8]>) -> io::Result<()> {
+    fn save(vault: &Vault, number: u64, code: Option<&[u8]>) -> Result<(), SaveError> {
         let listed = Listed {
             revision: Revision::new(&number.to_string()),
             created: None,
@@ -409,6 +443,31 @@ mod tests {
     fn kept(vault: &Vault) -> Vec<String> {
         let list = vault.list().unwrap();
         list.iter().map(|kept| kept.revision.to_string()).collect()
+    }
+
+    #[test]
+    fn what_lies_in_the_way_of_one_version_is_told_from_a_place_where_nothing_can_be_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(&dir);
+        let refused = |number, code: &[u8]| match save(&vault, number, Some(code)) {
+            Ok(()) => "no",
+            Err(SaveError::Version(_)) => "this one",
+            Err(SaveError::Place(_)) => "any",
+        };
+        assert_eq!(refused(1, b"a"), "no");
+        let odd = vault.code_path(Digest::of(b"b"));
+        fs::create_dir_all(odd.join("in the way")).unwrap();
+        fs::create_dir(vault.record_path(&Revision::new("3")).unwrap()).unwrap();
+        assert_eq!(refused(2, b"b"), "this one");
+        assert_eq!(refused(3, b"c"), "this one");
+        assert_eq!(refused(4, b"d"), "no");
+        fs::remove_dir_all(&vault.dir).unwrap();
+        fs::write(&vault.dir, "no directory").unwrap();
+        assert_eq!(refused(6, b"e"), "any");
+        for code in [Errno::NOSPC, Errno::ROFS, Errno::ACCESS] {
+            let error = SaveError::of(code.into());
+            assert!(matches!(error, SaveError::Place(_)), "{error:?}");
+        }
     }
 
     #[test]
@@ -495,8 +554,9 @@ mod tests {
         let environments = Environments::Unknown("x".into());
         let epoch = jiff::Timestamp::UNIX_EPOCH;
         let odd = Kept::new(&listed, &environments, None, String::new(), epoch);
-        assert!(vault.save(&odd, None).is_err());
-        assert_eq!(fs::read_dir(&vault.dir).unwrap().count(), 0);
+        let saved = vault.save(&odd, None);
+        assert!(matches!(saved, Err(SaveError::Version(_))), "{saved:?}");
+        assert!(!vault.dir.exists());
     }
 
     #[test]

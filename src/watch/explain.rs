@@ -15,6 +15,9 @@ use super::{Target, backend, snapshot};
 use crate::config::{self, Backend};
 use crate::routine::RoutineName;
 
+/// What is said of a path whose changes nobody would notice.
+pub const NOT_WATCHED: &str = "not watched";
+
 /// What a path is, and what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
@@ -30,7 +33,7 @@ pub struct Explanation {
     pub routines: Vec<RoutineName>,
     /// The routines whose entry lies beneath it.
     pub holds: Vec<RoutineName>,
-    /// How changes there are noticed, or "not watched".
+    /// How changes there would be noticed by a watch that starts now and meets no limit, or [`NOT_WATCHED`].
     pub backend: &'static str,
 }
 
@@ -163,7 +166,7 @@ fn means(plan: &Plan, path: &Path, is_entry: bool, setting: Backend) -> &'static
     if watched {
         backend::of(path, setting).name()
     } else {
-        "not watched"
+        NOT_WATCHED
     }
 }
 

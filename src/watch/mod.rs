@@ -17,13 +17,16 @@
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
 //! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
-//! | [`syntax`] | whether JavaScript parses, and where it stops doing so |
+//! | [`syntax`] | whether JavaScript parses, and where it does not |
+//! | `runtime` | pure: what the service may take otherwise than the code expects |
+//! | [`secrets`] | pure: keys that stand in code |
 //!
 //! Events are hints and never the truth. A hint starts a quiet time, and what the file holds after it decides. So an
 //! event that is lost, doubled or without a path costs one more look at a file and never an edit.
 //!
 //! The room knows nothing of uploads: it hands [`Edit`]s over and leaves every decision about them to the other side.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,6 +47,9 @@ mod marker;
 mod outbox;
 mod plan;
 mod roots;
+#[cfg(feature = "syntax-check")]
+mod runtime;
+pub mod secrets;
 pub mod select;
 mod snapshot;
 pub mod source;
@@ -166,11 +172,25 @@ impl Drop for Watching {
     }
 }
 
-/// Asks running watches to tell of everything that has been changed so far.
+/// Asks running watches to tell of everything that has been changed so far, and how they notice it.
 #[derive(Debug, Clone)]
 pub struct Sync(Arc<events::Shared>);
 
+/// How changes of a routine's entry are noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noticing {
+    /// By `inotify`, `poll`, `inotify and poll`, or `rare looks`.
+    pub by: &'static str,
+    /// Why not by events alone: a lower-case fragment.
+    pub why: Option<String>,
+}
+
 impl Sync {
+    /// How changes of each routine are noticed at present.
+    pub fn noticing(&self) -> BTreeMap<RoutineName, Noticing> {
+        self.0.inbox().noticing.clone()
+    }
+
     /// Lets [`Sighting::Synced`] with this number follow the edits of all changes made before this call. It takes until
     /// all of them have come to rest; a writer that never closes its file holds it up.
     pub fn ask(&self, number: u64) {

@@ -1,4 +1,5 @@
-//! One entry becomes [`Code`]: whole, a plain file beneath its root, within bounds, text, and JavaScript that parses.
+//! One entry becomes [`Code`]: whole, a plain file beneath its root, within bounds, text, and JavaScript that parses. What
+//! goes up holds no key, either.
 //!
 //! All of it happens before the service is asked for anything, so a file that is refused here costs no revision. When
 //! to read is not decided here.
@@ -15,8 +16,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Target;
+use super::secrets::{self, Secret};
 use super::snapshot::StatKey;
-use super::syntax::{self, SyntaxError};
+use super::syntax::{self, Caution, SyntaxError};
+use crate::config::Kind;
 use crate::routine::{Code, Digest, MAX_CODE_BYTES};
 
 /// How often a file that changes under the reader is read before that is an error.
@@ -89,6 +92,14 @@ pub enum SourceError {
         /// What is wrong, and where.
         error: SyntaxError,
     },
+    /// A key stands in it.
+    #[error("`{}` holds {} in line {}", path.display(), secret.what, secret.line)]
+    Secret {
+        /// The entry.
+        path: PathBuf,
+        /// Which, and where.
+        secret: Secret,
+    },
     /// It was written to each time it was read.
     #[error("`{}` changes while it is read", path.display())]
     Changing {
@@ -125,37 +136,82 @@ impl SourceError {
             Self::Syntax { error, .. } => error.advice.clone().unwrap_or_else(|| {
                 "correct it and save, or set `check = false` to let the service decide".into()
             }),
+            Self::Secret { .. } => {
+                "take it out, and make it void if it is real, since others may have read it; `--allow-secrets` lets code with keys go up"
+                    .into()
+            }
             Self::Changing { .. } => "wait until its writer is done, or save it once more".into(),
             Self::Io { .. } => "look at the disk and the file's permissions".into(),
         }
     }
 }
 
-/// Reads a routine's code, and checks it if the target asks for that.
+/// What is asked of code that is to go up, besides what its target says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demands {
+    /// The service that it is for.
+    pub service: Kind,
+    /// Whether keys may stand in it.
+    pub secrets: bool,
+}
+
+/// Code that may go up.
+#[derive(Debug)]
+pub struct Source {
+    /// The code.
+    pub code: Code,
+    /// What there is to say of it; nothing where the target asks for no check.
+    pub cautions: Vec<Caution>,
+}
+
+/// Reads a routine's code as it is to go up, and refuses what should not.
 ///
 /// It never waits for a writer or for the other end of a FIFO. A file that changes while it is read is read again a
 /// few times at once.
+pub fn examine(target: &Target, demands: Demands) -> Result<Source, SourceError> {
+    let text = text(target)?;
+    // Before the syntax, since the line of an error is shown.
+    if let Some(secret) = secrets::find(&text).filter(|_| !demands.secrets) {
+        let path = target.entry.clone();
+        return Err(SourceError::Secret { path, secret });
+    }
+    let cautions = check(target, &text, Some(demands.service))?;
+    let code = Code::new(text.into_bytes());
+    Ok(Source { code, cautions })
+}
+
+/// Reads a routine's code, and checks whether it parses if the target asks for that. It waits for nothing, like
+/// [`examine`].
 pub fn read(target: &Target) -> Result<Code, SourceError> {
+    let text = text(target)?;
+    check(target, &text, None)?;
+    Ok(Code::new(text.into_bytes()))
+}
+
+fn text(target: &Target) -> Result<String, SourceError> {
     let (bytes, _) = bytes(target)?;
     let path = || target.entry.clone();
     if bytes.is_empty() {
         return Err(SourceError::Empty { path: path() });
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) if target.check => {
-            syntax::check(text, &target.entry).map_err(|error| SourceError::Syntax {
-                path: path(),
-                error,
-            })?;
-        }
-        Ok(_) => {}
-        Err(error) => {
-            let fine = bytes.iter().take(error.valid_up_to());
-            let line = fine.filter(|&&byte| byte == b'\n').count() + 1;
-            return Err(SourceError::NotText { path: path(), line });
-        }
+    String::from_utf8(bytes).map_err(|error| {
+        let fine = error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to());
+        let line = fine.filter(|&&byte| byte == b'\n').count() + 1;
+        SourceError::NotText { path: path(), line }
+    })
+}
+
+fn check(target: &Target, text: &str, service: Option<Kind>) -> Result<Vec<Caution>, SourceError> {
+    if !target.check {
+        return Ok(Vec::new());
     }
-    Ok(Code::new(bytes))
+    syntax::check(text, &target.entry, service).map_err(|error| SourceError::Syntax {
+        path: target.entry.clone(),
+        error,
+    })
 }
 
 /// The digest of the bytes of an entry as they are now, whether they could go up or not.

@@ -1,12 +1,15 @@
-//! Whether JavaScript parses, and the place where it stops doing so.
+//! Whether JavaScript parses, and the places where it does not.
 //!
 //! A revision slot is scarce and a broken upload takes one, hence the check. It knows no file and decides nothing:
-//! [`super::source`] calls it. Without the cargo feature `syntax-check` it accepts everything.
+//! [`super::source`] calls it. Without the cargo feature `syntax-check` it accepts everything. What there is to say of
+//! code that parses is decided in `runtime`.
 //!
 //! The parser goes one level deeper into the stack for each level of the code, and a stack that overflows takes the
 //! whole process along. So every check has a thread whose stack is as large as the code could possibly need.
 
 use std::path::{Path, PathBuf};
+
+use crate::config::Kind;
 
 /// The place in a source file that an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,19 +38,48 @@ pub struct SyntaxError {
     pub advice: Option<String>,
     /// Where.
     pub place: Box<Place>,
+    /// What else is wrong, in the order of its places; a few at most.
+    pub also: Vec<Fault>,
+    /// How much more is wrong.
+    pub unshown: usize,
 }
 
-/// Parses code as a script and, if it is none, as a module; either will do.
+/// One more thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong, in the parser's words.
+    pub message: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// Something about code that parses which the service may take otherwise than the code expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caution {
+    /// What: a lower-case fragment without a full stop.
+    pub message: &'static str,
+    /// What to do about it, in the same form.
+    pub help: &'static str,
+    /// Where, if it is about one place.
+    pub place: Option<Place>,
+}
+
+/// Parses code as a script and, if it is none, as a module; either will do. The outcome is what there is to say of it
+/// for this kind of service, nothing if there is none.
 ///
-/// The error is that of the reading that got further. Code that is too deep to be checked safely is accepted with a
+/// The errors are those of the reading that got further. Code that is too deep to be checked safely is accepted with a
 /// warning: the service has the last word on it anyway.
-pub fn check(source: &str, file: &Path) -> Result<(), SyntaxError> {
+pub fn check(
+    source: &str,
+    file: &Path,
+    service: Option<Kind>,
+) -> Result<Vec<Caution>, SyntaxError> {
     #[cfg(feature = "syntax-check")]
-    return parse::check(source, file);
+    return parse::check(source, file, service);
     #[cfg(not(feature = "syntax-check"))]
     {
-        let _ = (source, file);
-        Ok(())
+        let _ = (source, file, service);
+        Ok(Vec::new())
     }
 }
 
@@ -60,9 +92,11 @@ mod parse {
     use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
     use oxc_parser::Parser;
     use oxc_semantic::SemanticBuilder;
-    use oxc_span::SourceType;
+    use oxc_span::{SourceType, Span};
 
-    use super::{Place, SyntaxError};
+    use super::super::runtime::{self, Doubt};
+    use super::{Caution, Fault, Place, SyntaxError};
+    use crate::config::Kind;
 
     /// Stack a level of the code may take, in bytes. The most that was measured over fifty constructs, in builds with
     /// and without optimization, is 2,849 bytes a token (nested brackets). It is address space; only what is used
@@ -79,37 +113,48 @@ mod parse {
     /// The longest part of a line that is kept, in characters.
     const MAX_TEXT: usize = 200;
 
-    pub(super) fn check(source: &str, file: &Path) -> Result<(), SyntaxError> {
+    /// How much that is wrong is told of besides the first.
+    const MAX_ALSO: usize = 4;
+
+    pub(super) fn check(
+        source: &str,
+        file: &Path,
+        service: Option<Kind>,
+    ) -> Result<Vec<Caution>, SyntaxError> {
         let Size { tokens, depth } = size(source);
         if depth > MAX_DEPTH {
             tracing::warn!(
                 "`{}` nests brackets more than {MAX_DEPTH} deep; it goes up without a syntax check",
                 file.display()
             );
-            return Ok(());
+            return Ok(Vec::new());
         }
         let stack = tokens.saturating_mul(STACK_PER_TOKEN) + STACK_BASE;
         let found = scope(|threads| {
             let parser = Builder::new()
                 .name("syntax check".into())
                 .stack_size(stack)
-                .spawn_scoped(threads, || fault(source));
+                .spawn_scoped(threads, || read(source, service));
             let parser = parser.map_err(|error| format!("found no memory: {error}"))?;
             parser.join().map_err(|_| "failed".to_owned())
         });
         match found {
-            Ok(None) => Ok(()),
-            Ok(Some(fault)) => Err(SyntaxError {
-                message: fault.message,
-                advice: fault.advice,
-                place: Box::new(place(source, file, fault.start, fault.end)),
-            }),
+            Ok(Ok(doubts)) => {
+                let place = |span: Span| place(source, file, span);
+                let caution = |doubt: Doubt| Caution {
+                    message: doubt.message,
+                    help: doubt.help,
+                    place: doubt.span.map(place),
+                };
+                Ok(doubts.into_iter().map(caution).collect())
+            }
+            Ok(Err(faults)) => Err(error(source, file, faults)),
             Err(why) => {
                 tracing::warn!(
                     "`{}` goes up without a syntax check, which {why}",
                     file.display()
                 );
-                Ok(())
+                Ok(Vec::new())
             }
         }
     }
@@ -141,70 +186,111 @@ mod parse {
         }
     }
 
-    struct Fault {
+    /// Something that is wrong, with its place in bytes.
+    struct Wrong {
         message: String,
         advice: Option<String>,
-        start: usize,
-        end: usize,
+        span: Span,
     }
 
-    fn fault(source: &str) -> Option<Fault> {
-        let script = first_fault(source, SourceType::script())?;
-        let module = first_fault(source, SourceType::mjs())?;
+    /// All that is wrong, the first place first.
+    struct Faults {
+        first: Wrong,
+        others: Vec<Wrong>,
+    }
+
+    fn read(source: &str, service: Option<Kind>) -> Result<Vec<Doubt>, Faults> {
+        let script = match read_as(source, SourceType::script(), service) {
+            Ok(doubts) => return Ok(doubts),
+            Err(faults) => faults,
+        };
+        let module = match read_as(source, SourceType::mjs(), service) {
+            Ok(doubts) => return Ok(doubts),
+            Err(faults) => faults,
+        };
         // A module read as a script stops at its first import, and the other way round at what modules forbid.
-        if module.start > script.start {
-            Some(module)
+        if module.first.span.start > script.first.span.start {
+            Err(module)
         } else {
-            Some(script)
+            Err(script)
         }
     }
 
-    fn first_fault(source: &str, kind: SourceType) -> Option<Fault> {
+    fn read_as(
+        source: &str,
+        kind: SourceType,
+        service: Option<Kind>,
+    ) -> Result<Vec<Doubt>, Faults> {
         let allocator = Allocator::default();
         let parsed = Parser::new(&allocator, source, kind).parse();
-        if let Some(fault) = first_of(&parsed.diagnostics) {
-            return Some(fault);
+        if let Some(faults) = faults(&parsed.diagnostics) {
+            return Err(faults);
         }
         if parsed.panicked {
-            return Some(Fault {
+            let first = Wrong {
                 message: "Unexpected end".into(),
                 advice: None,
-                start: source.len(),
-                end: source.len(),
-            });
+                span: Span::empty(u32::try_from(source.len()).unwrap_or(u32::MAX)),
+            };
+            let others = Vec::new();
+            return Err(Faults { first, others });
         }
         // The parser alone lets a second `let a` or a stray `break` pass.
-        let semantic = SemanticBuilder::new()
+        let read = SemanticBuilder::new()
             .with_check_syntax_error(true)
+            .with_build_nodes(service.is_some())
             .build(&parsed.program);
-        first_of(&semantic.diagnostics)
+        match faults(&read.diagnostics) {
+            Some(faults) => Err(faults),
+            None => Ok(service.map_or_else(Vec::new, |kind| runtime::doubts(&read.semantic, kind))),
+        }
     }
 
-    fn first_of(diagnostics: &Diagnostics) -> Option<Fault> {
-        let faults = diagnostics.errors().map(|error| {
-            let (start, end) = span(error);
-            Fault {
-                message: error.message.to_string(),
-                advice: error.help.as_ref().map(ToString::to_string),
-                start,
-                end,
-            }
+    fn faults(diagnostics: &Diagnostics) -> Option<Faults> {
+        let faults = diagnostics.errors().map(|error| Wrong {
+            message: error.message.to_string(),
+            advice: error.help.as_ref().map(ToString::to_string),
+            span: span(error),
         });
-        faults.min_by_key(|fault| fault.start)
+        let mut faults: Vec<Wrong> = faults.collect();
+        faults.sort_by_key(|fault| fault.span.start);
+        // What is said of one place a second time follows from the first.
+        faults.dedup_by_key(|fault| fault.span.start);
+        let mut faults = faults.into_iter();
+        let first = faults.next()?;
+        let others = faults.collect();
+        Some(Faults { first, others })
     }
 
     /// The last label of an error: where there are several, the earlier ones name what it is in conflict with.
-    fn span(error: &OxcDiagnostic) -> (usize, usize) {
+    fn span(error: &OxcDiagnostic) -> Span {
         let spans = error.labels.iter().map(|label| {
-            let start = label.offset() as usize;
-            (start, start + label.len() as usize)
+            let start = label.offset();
+            (start, start.saturating_add(label.len()))
         });
-        spans.max().unwrap_or((0, 0))
+        let (start, end) = spans.max().unwrap_or((0, 0));
+        Span::new(start, end)
     }
 
-    fn place(source: &str, file: &Path, start: usize, end: usize) -> Place {
-        let start = source.floor_char_boundary(start);
-        let end = source.ceil_char_boundary(end).max(start);
+    fn error(source: &str, file: &Path, faults: Faults) -> SyntaxError {
+        let Faults { first, others } = faults;
+        let unshown = others.len().saturating_sub(MAX_ALSO);
+        let also = others.into_iter().take(MAX_ALSO).map(|fault| Fault {
+            message: fault.message,
+            place: place(source, file, fault.span),
+        });
+        SyntaxError {
+            message: first.message,
+            advice: first.advice,
+            place: Box::new(place(source, file, first.span)),
+            also: also.collect(),
+            unshown,
+        }
+    }
+
+    fn place(source: &str, file: &Path, span: Span) -> Place {
+        let start = source.floor_char_boundary(span.start as usize);
+        let end = source.ceil_char_boundary(span.end as usize).max(start);
         let before = &source[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = source[start..]
@@ -238,7 +324,7 @@ mod tests {
     use super::*;
 
     fn verdict(source: &str) -> Result<(), SyntaxError> {
-        check(source, Path::new("/p/index.js"))
+        check(source, Path::new("/p/index.js"), None).map(|_| ())
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::look::Reread;
-use super::backend::{Means, Polling};
+use super::backend::{Lack, Means, Polling};
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
 use super::known::Known;
@@ -58,6 +58,8 @@ pub(super) struct Lookout {
     brief: Duration,
     private: PathBuf,
     homes: usize,
+    /// How often events were lost.
+    lost: u32,
     missed_not_before: Instant,
     gave_way: Instant,
 }
@@ -114,6 +116,7 @@ impl Lookout {
             brief: BRIEF.min(settings.debounce) / 2,
             private: settings.private.clone(),
             homes: 0,
+            lost: 0,
             missed_not_before: now,
             gave_way: now,
         };
@@ -123,8 +126,9 @@ impl Lookout {
     /// Arms the watches and reads every entry once. Of a root that is away there is no edit: that it is will be the
     /// first thing said.
     pub(super) fn first_scan(&mut self) -> Result<Vec<Edit>, WatchError> {
-        let armed = self.arm();
-        if let (Backend::Native, Some(lack)) = (self.polling.setting, armed.lack) {
+        let lack = self.arm().lack;
+        let lack = lack.filter(|lack| !matches!(lack, Lack::Directory(..)));
+        if let (Backend::Native, Some(lack)) = (self.polling.setting, lack) {
             return Err(lack.into());
         }
         self.routines = self.targets.iter().map(Known::first).collect();
@@ -163,14 +167,17 @@ impl Lookout {
                 Work::Stop => return,
                 Work::Ended => {
                     self.watches.ended();
+                    self.routines.iter_mut().for_each(Known::heard);
                     self.look_in_full(Reread::Racy);
                 }
                 Work::Note(heard) => self.note(&heard),
                 Work::Moved => self.look_in_full(Reread::Racy),
                 Work::Missed => {
-                    tracing::debug!("file events were lost; every entry is read again");
+                    self.lost = self.lost.saturating_add(1);
+                    self.outbox.extend([Sighting::Lost { times: self.lost }]);
                     self.missed_not_before = Instant::now() + MISSED_PAUSE;
                     self.watches.forget();
+                    self.routines.iter_mut().for_each(Known::heard);
                     self.look_in_full(Reread::Racy);
                 }
                 Work::Look(look) => self.look(look),
@@ -191,7 +198,7 @@ impl Lookout {
             match inbox.life {
                 Life::Running => {}
                 Life::Stopping => return Work::Stop,
-                Life::Ended => return Work::Ended,
+                Life::Failing | Life::Ended => return Work::Ended,
             }
             if !inbox.heard.is_empty() {
                 return Work::Note(std::mem::take(&mut inbox.heard));
@@ -255,6 +262,7 @@ impl Lookout {
             let target = self.targets.get(routine);
             if let (Some(target), Some(known)) = (target, self.routines.get_mut(routine)) {
                 known.note(snapshot::look(target));
+                known.heard();
             }
         }
     }
@@ -284,6 +292,7 @@ impl Lookout {
         self.turn(read.iter().map(|(due, _)| due.routine));
         for (due, seen) in read {
             let edit = self.edit(due, seen, settled);
+            let open = edit.as_ref().and_then(|edit| self.open(due, edit));
             let unsettled = self.shared.inbox().debounce.gate(due.routine).is_some();
             if (edit.is_some() || !unsettled) && self.waiting.remove(&due.routine) && edit.is_none()
             {
@@ -292,7 +301,20 @@ impl Lookout {
                 self.outbox.extend(settled);
             }
             self.outbox.extend(edit.map(Sighting::Edit));
+            self.outbox.extend(open);
         }
+    }
+
+    /// What is to be said of an edit whose writer has not closed the file.
+    fn open(&self, due: Due, edit: &Edit) -> Option<Sighting> {
+        let target = self.targets.get(due.routine)?;
+        (due.gate == Gate::Writing).then(|| Sighting::Open {
+            routine: edit.routine.clone(),
+            what: format!(
+                "`{}` is taken although a program still has it open for writing",
+                target.entry.display()
+            ),
+        })
     }
 
     /// Says of changes that they wait, and what for.
@@ -361,6 +383,7 @@ impl Lookout {
                             )
                         {
                             known.note(snapshot::look(target));
+                            known.heard();
                         }
                     }
                 }
@@ -387,23 +410,26 @@ impl Lookout {
             self.shared.inbox().moved.insert(target.entry.clone());
         }
         // Something was mounted, of which no event tells.
-        if known.is_on_another_device(seen) {
+        let elsewhere = known.is_on_another_device(seen);
+        if elsewhere {
             self.roots.survey_of(due.routine);
         }
+        let unheard = known.is_unheard(seen) && !elsewhere;
         let before = known.take(target, seen);
         let other = before.is_none_or(|before| before.digest != seen.digest);
         known.learn(due.gate, told, other);
         if told == 0 && !other {
             return None;
         }
-        if due.gate == Gate::Writing {
-            tracing::warn!(
-                "`{}` is taken although a program still has it open for writing",
-                target.entry.display()
-            );
+        if due.gate == Gate::Unseen && told == 0 && unheard {
+            let polled = self.polling.hear_nothing_of(due.routine, &self.targets);
+            if polled.is_some() {
+                self.outbox.extend(polled);
+                self.polled();
+            }
         }
         Some(Edit {
-            routine: target.routine.clone(),
+            routine: self.targets.get(due.routine)?.routine.clone(),
             // A change of the bytes that no event told of was a save all the same.
             saves: told.max(1),
             digest: seen.digest,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use super::common::{Bed, Watch, code};
 use super::{STATUS, SYNC, ask, rest, send, socket};
+use crate::common::{Bed, Watch, code};
 
 /// What saves must not take, whatever is done to the socket meanwhile.
 const SOON: Duration = Duration::from_secs(20);

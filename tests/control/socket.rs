@@ -3,12 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::common::{Bed, code, finish, has, say};
-use super::{STATUS, socket, state};
+use super::{STATUS, ask, socket, state};
+use crate::common::{Bed, LIMIT, code, finish, has, say};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
@@ -127,6 +128,30 @@ async fn a_directory_that_others_may_enter_gets_no_socket_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_socket_that_is_removed_with_its_directory_is_made_again() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    let before = socket(&bed);
+    fs::remove_dir_all(bed.path("state/run")).unwrap();
+    let begun = Instant::now();
+    while bed.sockets().is_empty() {
+        assert!(begun.elapsed() < LIMIT, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(socket(&bed), before);
+    assert_eq!(
+        (mode(&bed.path("state/run")), mode(&before)),
+        (0o700, 0o600)
+    );
+    assert_eq!(bed.status().await.0, Some(0));
+    bed.write("hello", &code("hello", 1));
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 1).as_bytes());
+    watch.stop().await;
+    assert!(bed.sockets().is_empty());
+}
+
+#[tokio::test]
 async fn a_path_that_is_too_long_for_a_socket_is_said_once_and_stops_nothing() {
     let bed = Bed::new(&["hello"]).await;
     let long = bed.path(&"x".repeat(100));
@@ -192,4 +217,26 @@ async fn another_user_is_kept_out_twice() {
     watch.stop().await;
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("another user was refused"), "{log}");
+}
+
+#[tokio::test]
+async fn a_pause_holds_uploads_back_until_it_is_over() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch(&[]).await;
+    let post =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nhost: er-dev\r\ncontent-length: 0\r\n\r\n");
+    let paused = ask(&socket(&bed), &post("/pause")).await;
+    assert!(paused.starts_with("HTTP/1.1 200"), "{paused}");
+    assert!(paused.contains(r#""condition":"paused""#), "{paused}");
+    watch.until("paused").await;
+    bed.write("hello", &code("hello", 1));
+    // An order to try everything now is none to go on.
+    let flushed = ask(&socket(&bed), &post("/flush")).await;
+    assert!(flushed.contains(r#""condition":"paused""#), "{flushed}");
+    let (code_of_status, status) = bed.status().await;
+    assert_eq!(code_of_status, Some(1), "{status}");
+    let resumed = ask(&socket(&bed), &post("/resume")).await;
+    assert!(!resumed.contains("paused"), "{resumed}");
+    assert_eq!(watch.end_of_edit().await["event"], "uploaded");
+    watch.stop().await;
 }

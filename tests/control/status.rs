@@ -6,8 +6,8 @@ use er_dev::routine::Digest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::common::{Bed, QUICK, code, finish};
 use super::{of, state};
+use crate::common::{Bed, QUICK, code, finish};
 
 #[tokio::test]
 async fn an_idle_watch_says_what_it_is_and_what_is_on_the_service() {

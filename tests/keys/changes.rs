@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use er_dev::cloud::credentials::keys::Keys;
 use er_dev::cloud::error::{Class, KEY_CHANGED};
 use er_dev::cloud::{Authorities, Cloud, Timeouts};
-use er_dev::config::{Endpoint, Limits, Service, Signature};
+use er_dev::config::{Endpoint, Kind, Limits, Service, Signature};
 use er_dev::emulator::history::POST_OBJECT;
 use serde_json::Value;
 
+use super::handed::{Given, Server, command, write};
 use crate::common::{Bed, QUICK, Watch, code, finish, name};
-use crate::handed::{Given, Server, command, write};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -262,6 +262,7 @@ async fn keys_of(variable: &str, value: &str) -> Arc<Keys> {
 
 fn cloud(bed: &Bed, keys: &Arc<Keys>) -> Cloud {
     let service = Service {
+        kind: Kind::Dcdn,
         endpoint: Endpoint {
             url: bed.emulator.endpoint(),
             host: bed.emulator.address().to_string(),

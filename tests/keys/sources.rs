@@ -3,8 +3,8 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
-use crate::common::{self, Bed, Ended, QUICK, finish};
-use crate::handed::{Given, ROLE, Server, command, home, write};
+use super::handed::{Given, ROLE, Server, command, home, write};
+use crate::common::{Bed, Ended, QUICK, finish};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -26,7 +26,7 @@ fn refusal(ended: &Ended) -> &str {
 
 #[tokio::test]
 async fn a_key_is_found_in_every_place_and_shown_in_none() {
-    common::each(
+    crate::common::each(
         [
             ("systemd", "systemd credential"),
             ("environment", "environment"),

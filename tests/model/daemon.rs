@@ -42,6 +42,8 @@ pub(crate) struct Daemon {
     pub(crate) synced: Option<u8>,
     /// Why its last pass came to nothing, if there is nothing it may delete.
     pub(crate) blocked: bool,
+    /// Whether its last pass could save nothing.
+    pub(crate) placeless: bool,
     /// Whether a slot is still to be freed, and an edit goes first.
     untidy: bool,
     pub(crate) knowledge: Knowledge,
@@ -106,6 +108,7 @@ impl Daemon {
             wanted: dir.disk,
             synced: None,
             blocked: false,
+            placeless: false,
             untidy: false,
             knowledge: Knowledge::default(),
             record: Record::default(),
@@ -120,6 +123,12 @@ impl Daemon {
         matches!(self.phase, Phase::Storing | Phase::Trimming)
     }
 
+    /// Whether its last pass could not save this version, or none at all.
+    pub(crate) fn cannot_save(&self, number: u8) -> bool {
+        let spared = &self.knowledge.protected().spared;
+        self.placeless || spared.contains_key(&service::revision(number))
+    }
+
     /// `Session::begin`, with the lock taken.
     pub(crate) fn begin(&mut self, job: Job, dir: &mut Dir, now: Moment) {
         if self.generation != dir.generation {
@@ -132,6 +141,7 @@ impl Daemon {
         }
         self.write_down(dir);
         (self.changed, self.blocked, self.untidy) = (false, false, false);
+        self.placeless = false;
         // That there was nothing to save is true for the moment only.
         dir.vault.retain(|_, code| code.is_some());
         self.phase = match job {

@@ -40,6 +40,7 @@ pub(crate) mod promise {
     pub(crate) const ROOM: &str = "at rest a slot is free";
     pub(crate) const ONCE: &str = "at rest nothing is there twice";
     pub(crate) const END: &str = "er-dev comes to an end";
+    pub(crate) const PLACE: &str = "where nothing can be saved nothing is deleted";
     pub(crate) const FREE: &str = "er-dev is blocked only where versions are protected";
 }
 
@@ -54,6 +55,7 @@ pub(crate) enum Guard {
     Save,
     FreshLook,
     StagingLook,
+    NextOldest,
 }
 
 /// What may go wrong with a step, once for each fault in the budget.
@@ -73,6 +75,10 @@ pub(crate) enum Fault {
     FormEnded,
     /// A reading request shows the service as it was.
     Stale,
+    /// A version cannot be saved, and others could.
+    Unsaved,
+    /// Nothing can be saved in this pass.
+    NoPlace,
 }
 
 /// What people may do.
@@ -353,6 +359,7 @@ impl Model for World {
             kept!(promise::ROOM),
             kept!(promise::ONCE),
             kept!(promise::END),
+            kept!(promise::PLACE),
             kept!(promise::FREE),
         ]
     }
@@ -370,6 +377,7 @@ impl World {
                 Fault::NotSent => changes,
                 Fault::FormEnded => posts,
                 Fault::Unread | Fault::Stale => !changes,
+                Fault::Unsaved | Fault::NoPlace => matches!(step, Step::Save(_)),
             };
             let faults = self.faults.1.iter().filter(may);
             actions.extend(faults.map(|fault| Action::Fault(d, step.clone(), *fault)));
@@ -650,7 +658,19 @@ impl State {
     fn save(&mut self, d: usize, revision: Revision, fault: Option<Fault>, world: &World) {
         let found = self.read(&revision, fault, world);
         let daemon = &mut self.daemons[d];
+        let (mut one, mut all) = (fault == Some(Fault::Unsaved), fault == Some(Fault::NoPlace));
+        if one && world.lacks(Guard::NextOldest) {
+            (one, all) = (false, true);
+        }
+        if all {
+            daemon.placeless = fault == Some(Fault::NoPlace);
+            daemon.knowledge.no_deletes("nothing can be saved".into());
+            return;
+        }
         match found {
+            Some(_) if one => daemon
+                .knowledge
+                .spare(revision, "it cannot be saved".into()),
             Some(code) => {
                 if !world.lacks(Guard::Save) {
                     let vault = &mut self.dirs[daemon.dir].vault;
@@ -877,6 +897,9 @@ impl State {
         if version.code.is_some() && saved != Some(&version.code) && !unforeseen {
             self.broken.push(promise::SAVED);
         }
+        if self.daemons[d].placeless {
+            self.broken.push(promise::PLACE);
+        }
         if world.rotate == Rotate::Own && version.mark.is_none() && why == Why::Oldest {
             self.broken.push(promise::FOREIGN);
         }
@@ -899,7 +922,8 @@ impl State {
         let stays = |v: &service::Version| {
             let live = self.service.is_live(v.number, None, self.now);
             let present = self.daemons.iter().any(|d| v.code == Some(d.wanted));
-            live || present || self.service.newest() == Some(v.number)
+            let unsaved = self.daemons.iter().any(|d| d.cannot_save(v.number));
+            live || present || unsaved || self.service.newest() == Some(v.number)
         };
         let blocked = self.daemons.iter().any(|d| d.blocked);
         // A service that lags may show what is gone and hide what is there, until it does not.
@@ -930,6 +954,7 @@ impl State {
         if alone && !blocked && !holds(self.dirs[0].disk) {
             self.broken.push(promise::STORED);
         }
+        let blocked = blocked || self.daemons.iter().any(|d| d.placeless);
         let most = world.manners.cap - 1;
         let uninvited = world.has(People::Upload) || world.hosts.iter().any(|host| *host != 0);
         if !blocked && !uninvited && self.surprised == Surprise::None && versions.len() > most {

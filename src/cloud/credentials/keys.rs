@@ -136,18 +136,19 @@ impl Keys {
         Ok(Arc::clone(&held.key))
     }
 
-    /// Asks the place for another key if it is time to, or if its files have changed. While the old one holds, only one
-    /// caller waits for that.
-    pub(in crate::cloud) async fn refresh(&self) {
-        let Some((_, place)) = &self.origin else {
-            return;
-        };
-        let is_due = || {
+    /// Whether it is time to ask the place for another key, or its files have changed.
+    pub(in crate::cloud) fn is_due(&self) -> bool {
+        self.origin.as_ref().is_some_and(|(_, place)| {
             let stamps = place.stamps();
             let held = self.held();
             held.looks.is_due(clock::now()) || stamps != held.stamps
-        };
-        if !is_due() {
+        })
+    }
+
+    /// Asks the place for another key if it is time to, or if its files have changed. While the old one holds, only one
+    /// caller waits for that.
+    pub(in crate::cloud) async fn refresh(&self) {
+        if !self.is_due() {
             return;
         }
         let _asking = if self.held().looks.has_ended(clock::now()) {
@@ -158,7 +159,7 @@ impl Keys {
                 Err(_) => return,
             }
         };
-        if is_due() {
+        if self.is_due() {
             self.ask().await;
         }
     }

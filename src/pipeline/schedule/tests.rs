@@ -529,16 +529,23 @@ fn nothing_of_a_routine_whose_place_is_gone_starts_or_waits_until_the_edit_after
 }
 
 #[test]
-fn that_a_version_is_still_there_is_not_believed_for_long() {
+fn that_a_version_is_still_there_is_believed_until_it_is_doubted() {
     let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
-    schedule
-        .handle(Event::Edited(edit("hello", "a", now)), now)
-        .clear();
-    schedule
-        .handle(Event::Ended(name("hello"), stored("a")), now)
-        .clear();
-    now += BELIEVED + Duration::from_secs(1);
-    let effects = schedule.handle(Event::Edited(edit("hello", "a", now)), now);
+    let hello = name("hello");
+    let saved = |now| Event::Edited(edit("hello", "a", now));
+    schedule.handle(saved(now), now).clear();
+    let ended = Event::Ended(hello.clone(), stored("a"));
+    schedule.handle(ended, now).clear();
+    now += Duration::from_secs(86_400);
+    assert_eq!(schedule.believed(&hello), Some(&Revision::new("7")));
+    let effects = schedule.handle(saved(now), now);
+    assert!(
+        matches!(effects[..], [Effect::Tell(report::Event::Unchanged { .. })]),
+        "{effects:?}"
+    );
+    assert_eq!(schedule.handle(Event::Doubted(hello.clone()), now), []);
+    assert_eq!(schedule.believed(&hello), None);
+    let effects = schedule.handle(saved(now), now);
     assert_eq!(effects, [Effect::Run(Job::Deploy(edit("hello", "a", now)))]);
 }
 
@@ -721,4 +728,47 @@ fn what_is_queued_of_a_routine_follows_its_edits_to_their_end() {
     assert_eq!(queued(&schedule), (0, Stage::Trimming));
     let _ = schedule.handle(ended(stored("b")), later);
     assert_eq!(queued(&schedule), (0, Stage::Idle));
+}
+
+#[test]
+fn a_pause_lets_nothing_start_and_loses_nothing() {
+    let mut schedule = Schedule::new(Mode::Daemon);
+    let now = Instant::now();
+    let told = schedule.handle(Event::Pause, now);
+    assert_eq!(told, [Effect::Tell(report::Event::Paused { waiting: 0 })]);
+    assert_eq!(
+        schedule.handle(Event::Pause, now),
+        [],
+        "it is paused already"
+    );
+    assert_eq!(
+        schedule.handle(Event::Edited(edit("hello", "a", now)), now),
+        []
+    );
+    assert_eq!((schedule.waiting(), schedule.next_deadline()), (1, None));
+    let told = schedule.handle(Event::Continue, now);
+    assert_eq!(
+        told[0],
+        Effect::Tell(report::Event::Continued { waiting: 1 })
+    );
+    assert!(matches!(&told[1], Effect::Run(Job::Deploy(_))), "{told:?}");
+}
+
+#[test]
+fn a_flush_tries_at_once_what_waits_and_what_an_outage_holds_back() {
+    let now = Instant::now();
+    for reach in [Reach::Answered, Reach::Silent] {
+        let mut schedule = Schedule::new(Mode::Daemon);
+        let _ = schedule.handle(Event::Edited(edit("hello", "a", now)), now);
+        let failed = Ended::Failed {
+            problem: problem(Class::Missing),
+            again: Again::Later(Duration::from_secs(300)),
+            reach,
+            jitter: 0.5,
+        };
+        let _ = schedule.handle(Event::Ended(name("hello"), failed), now);
+        assert!(schedule.next_deadline().unwrap() > now, "{reach:?}");
+        let told = schedule.handle(Event::Flush, now);
+        assert!(matches!(told[..], [Effect::Run(_)]), "{reach:?}: {told:?}");
+    }
 }

@@ -306,6 +306,57 @@ fn a_place_without_help_keeps_its_class() {
     );
 }
 
+/// Code with two faults that are told and three that are only counted.
+fn several() -> Problem {
+    let mut problem = syntax();
+    let frame = problem.frame.as_mut().unwrap();
+    let also = Frame {
+        line: 52,
+        column: 5,
+        width: 3,
+        text: Some("let abc;".into()),
+        ..frame.clone()
+    };
+    frame.also.push(Also {
+        what: "`abc` is there already".into(),
+        frame: also,
+    });
+    frame.unshown = 3;
+    problem
+}
+
+#[test]
+fn each_further_fault_is_shown_with_its_line_and_the_rest_is_counted() {
+    assert_eq!(
+        shown(&failed(several())),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}`
+                 |
+              41 |   if (hit) return hit; }}
+                 |                         ^ not uploaded, no version used
+                 = also: examples/hello.js:52:5 `abc` is there already
+                 |
+              52 | let abc;
+                 |     ^^^
+                 = and 3 more
+                 = help: fix it and save again; watching goes on            [source]\n"
+    );
+    assert_eq!(
+        logged(&failed(several())),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}` [source]  not uploaded, no version used  = also: examples/hello.js:52:5 `abc` is there already  = and 3 more  = help: fix it and save again; watching goes on\n"
+    );
+}
+
+#[test]
+fn a_line_that_must_not_be_shown_is_told_by_its_place_alone() {
+    let mut problem = syntax();
+    problem.frame.as_mut().unwrap().text = None;
+    assert_eq!(
+        shown(&failed(problem)),
+        "14:02:12       Error  hello  examples/hello.js:41:25 unexpected token `}` [source]  not uploaded, no version used
+                 = help: fix it and save again; watching goes on\n"
+    );
+}
+
 #[test]
 fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
     assert_eq!(
@@ -322,7 +373,7 @@ fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
 fn a_tab_and_wide_characters_do_not_move_the_caret_away() {
     let mut problem = syntax();
     let frame = problem.frame.as_mut().unwrap();
-    frame.text = "\tlog('日本') }".into();
+    frame.text = Some("\tlog('日本') }".into());
     (frame.line, frame.column, frame.width) = (7, 12, 1);
     let block = shown(&failed(problem));
     let lines: Vec<&str> = block.lines().collect();
@@ -369,6 +420,7 @@ fn colour_repeats_the_verb_and_dims_the_details() {
     let look = Look {
         colour: true,
         terminal: true,
+        columns: None,
     };
     let colour = |event: &Event| drawn(event, "14:02:12", look).replace('\u{1b}', "ESC");
     assert_eq!(
@@ -398,6 +450,7 @@ fn without_colours_the_same_words_stand_in_the_same_places() {
                 Look {
                     colour: true,
                     terminal,
+                    columns: None,
                 },
             );
             let stripped = anstream::adapter::strip_str(&coloured).to_string();
@@ -408,7 +461,8 @@ fn without_colours_the_same_words_stand_in_the_same_places() {
                     "14:02:12",
                     Look {
                         colour: false,
-                        terminal
+                        terminal,
+                        columns: None,
                     }
                 )
             );
@@ -438,7 +492,7 @@ fn verbs_fit_their_column_and_differ() {
 fn the_time_of_day_is_that_of_the_zone_it_is_told_in() {
     let zone = TimeZone::fixed(jiff::tz::offset(8));
     let now = at("22:02:12").to_zoned(zone);
-    let line = text::render(&Event::Created { routine: hello() }, &now, Look::PLAIN);
+    let line = text::render(&Event::Created { routine: hello() }, 1, &now, Look::PLAIN);
     assert!(line.starts_with("06:02:12     Created"), "{line}");
 }
 

@@ -12,6 +12,7 @@ use super::*;
 const TERMINAL: Look = Look {
     colour: false,
     terminal: true,
+    columns: None,
 };
 
 fn at(clock: &str) -> Timestamp {
@@ -19,7 +20,7 @@ fn at(clock: &str) -> Timestamp {
 }
 
 fn drawn(event: &Event, clock: &str, look: Look) -> String {
-    text::render(event, &at(clock).to_zoned(TimeZone::UTC), look)
+    text::render(event, 1, &at(clock).to_zoned(TimeZone::UTC), look)
 }
 
 fn hello() -> RoutineName {
@@ -85,7 +86,9 @@ fn syntax() -> Problem {
             column: 25,
             width: 1,
             cut: 0,
-            text: "  if (hit) return hit; }}".into(),
+            text: Some("  if (hit) return hit; }}".into()),
+            also: Vec::new(),
+            unshown: 0,
         }),
     }
 }
@@ -118,6 +121,20 @@ fn totals() -> Totals {
 fn every(foreign: &str, n: u32) -> Vec<Event> {
     let (routine, revision, wait) = (hello(), Revision::new(foreign), secs(n.into()));
     let big = n as usize;
+    let frame = Frame {
+        file: foreign.into(),
+        line: big,
+        column: big % 50,
+        width: big % 5,
+        cut: 0,
+        text: (!n.is_multiple_of(5)).then(|| foreign.into()),
+        also: Vec::new(),
+        unshown: 0,
+    };
+    let also = Also {
+        what: foreign.into(),
+        frame: frame.clone(),
+    };
     let problem = Problem {
         what: foreign.into(),
         help: foreign.into(),
@@ -125,12 +142,9 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
         operation: None,
         request_id: n.is_multiple_of(2).then(|| foreign.into()),
         frame: (!n.is_multiple_of(3)).then(|| Frame {
-            file: foreign.into(),
-            line: big,
-            column: big % 50,
-            width: big % 5,
-            cut: 0,
-            text: foreign.into(),
+            also: vec![also],
+            unshown: big,
+            ..frame
         }),
     };
     let sha256 = Digest::of(foreign.as_bytes());

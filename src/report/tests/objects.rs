@@ -14,7 +14,7 @@ fn json(event: &Event) -> String {
 #[test]
 fn each_event_has_its_documented_json() {
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let problem = r#""problem":{"what":"x","help":"x","class":"source","request_id":"x","file":"x","line":8,"column":8}"#;
+    let problem = r#""problem":{"what":"x","help":"x","class":"source","request_id":"x","file":"x","line":8,"column":8,"also":[{"what":"x","file":"x","line":8,"column":8}],"unshown":8}"#;
     let x = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
     let table = [
         r#""event":"started","version":"0.1.0","endpoint":"x","key":"x","source":"x""#.into(),

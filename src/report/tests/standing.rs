@@ -370,6 +370,9 @@ fn the_last_success_and_the_slots_are_those_told_last() {
     assert_eq!(last.sha256, Some(Digest::of(b"abc")));
     assert_eq!(last.at.to_string(), "2026-10-03T14:02:12.043Z");
     assert_eq!((one.slots, one.cap), (Some(8), Some(10)));
+    // Somebody else has taken what was free.
+    let full = of(&[uploaded(), retrying(Class::Slots, secs(1))]);
+    assert_eq!((full.slots, full.cap), (Some(10), Some(10)));
     let reason = Reason {
         what: "examples/hello.js:41:25 unexpected token `}`".into(),
         help: "fix it and save again; watching goes on".into(),

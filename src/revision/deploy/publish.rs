@@ -11,6 +11,7 @@ use crate::clock;
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Environments, Fetched};
 use crate::revision::mark::Mark;
+use crate::revision::protocol::is_of_every_routine;
 use crate::routine::Revision;
 
 use super::{DeployError, Happened, Pass, Session};
@@ -90,7 +91,7 @@ impl Session {
         match listing.map(|listing| &listing.environments) {
             Some(Environments::Known(live)) => match live.get(environment) {
                 Some(live) => Ok(live.clone()),
-                None if matches!(environment, "production" | "staging") => Ok(None),
+                None if is_of_every_routine(environment) => Ok(None),
                 None => Err(Unpublishable::NoEnvironment {
                     name: environment.to_owned(),
                     known: live.keys().cloned().collect(),

@@ -119,16 +119,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Leads to a version that holds what is on staging. It has to be what this er-dev uploaded there; what it is called
-    /// is said by [`Session::describe_as`].
-    pub async fn commit(&mut self) -> Result<(Stored, Digest), DeployError> {
+    /// Leads to a version that holds what is on staging. It has to be what this er-dev uploaded there, and is called
+    /// by these words.
+    pub async fn commit(&mut self, words: &str) -> Result<(Stored, Digest), DeployError> {
         let wanted = self.on_staging().await?;
         for _ in 0..MAX_STEPS {
             match self.next(Goal::Committed(&wanted)) {
                 Step::Stored(revision) => {
                     return Ok((self.stored(revision, &wanted), wanted.digest));
                 }
-                Step::Commit => self.commit_staging(wanted.digest).await?,
+                Step::Commit => self.commit_staging(words, wanted.digest).await?,
                 step => self.carry_out(step).await?,
             }
         }
@@ -206,7 +206,7 @@ impl Pass<'_> {
         Ok(of(digest, read))
     }
 
-    async fn commit_staging(&mut self, sha256: Digest) -> Result<(), DeployError> {
+    async fn commit_staging(&mut self, words: &str, sha256: Digest) -> Result<(), DeployError> {
         let patience = self.session.settings.timeouts.api + self.session.settings.margin;
         let intent = Intent::Commit { sha256 };
         let cloud = Arc::clone(&self.session.cloud);
@@ -215,7 +215,7 @@ impl Pass<'_> {
         let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
-        let description = session.description(sha256);
+        let description = session.describe_with(words, sha256);
         let name = &session.routine.name;
         session.knowledge.committing(sha256);
         let committed = cloud.commit_staging(permit, name, &description).await;

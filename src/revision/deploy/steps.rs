@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use crate::clock::{self, Moment};
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Environments, Fetched, Listing};
-use crate::config::{Routine, Upload, Verify};
+use crate::config::{Upload, Verify};
 use crate::revision::intent::Intent;
-use crate::revision::mark::{self, Instance};
+use crate::revision::mark::Mark;
 use crate::revision::protocol::{Blocked, Content, Doubt, Late, MAX_DELETES, Rules, Step, Why};
 use crate::revision::rotation::{Protected, Refusal, why_the_oldest};
-use crate::revision::vault::Kept;
+use crate::revision::vault::{Kept, SaveError};
 use crate::routine::{Code, Digest, Revision};
 
 use super::{DeployError, Happened, Pass, Session, Trouble, age_of};
@@ -30,13 +30,13 @@ const MAX_SLOW_LOOKS: u32 = 3;
 const MAX_READS: u32 = 3;
 
 impl Session {
-    /// What stands with a version of these bytes.
-    pub(super) fn description(&self, digest: Digest) -> String {
-        let instance = &self.settings.rules.instance;
-        if self.mark_only {
-            return mark::describe("", digest, instance);
-        }
-        describe(&self.routine, self.words.as_deref(), digest, instance)
+    /// Whether code is what a version's mark says; one without a mark says nothing.
+    fn is_as_marked(&self, revision: &Revision, code: &Code) -> bool {
+        let listed = self.knowledge.listing().into_iter();
+        let mut listed = listed.flat_map(|listing| &listing.revisions);
+        let listed = listed.find(|listed| listed.revision == *revision);
+        let mark = listed.and_then(|listed| Mark::read(&listed.description));
+        mark.is_none_or(|mark| mark.fits(code))
     }
 
     /// Why this version goes and none of the older ones.
@@ -195,12 +195,17 @@ impl Pass<'_> {
         }
     }
 
-    /// Saves a version's code. One whose code cannot be read stays, and the next oldest is looked at; if it cannot be
-    /// written, nothing is deleted at all.
+    /// Saves a version's code. One whose code cannot be read, or cannot be written although others could, stays, and the
+    /// next oldest is looked at; where none could be written, nothing is deleted at all.
     async fn save(&mut self, revision: Revision) -> Result<(), DeployError> {
-        self.calls += 1;
+        let Some(fetched) = self.fetch_to_save(&revision).await else {
+            self.spare(
+                revision,
+                "the service gives other code for it each time".into(),
+            );
+            return Ok(());
+        };
         let session = &mut *self.session;
-        let fetched = session.cloud.fetch(&session.routine.name, &revision).await;
         let code = match fetched {
             Ok(Fetched::Code(code)) => Some(code),
             Ok(Fetched::Nothing) => {
@@ -240,11 +245,18 @@ impl Pass<'_> {
             let (environments, now) = (&listing.environments, jiff::Timestamp::now());
             let reason = session.why_this_one(&revision);
             let kept = Kept::new(listed, environments, code.as_ref(), reason, now);
-            if let Err(error) = session.vault.save(&kept, code.as_ref()) {
-                self.do_with_less(Trouble::Vault(format!(
-                    "the code of version {revision} could not be saved: {error}"
-                )));
-                return Ok(());
+            match session.vault.save(&kept, code.as_ref()) {
+                Ok(()) => {}
+                Err(SaveError::Version(error)) => {
+                    self.spare(revision, format!("its code could not be saved: {error}"));
+                    return Ok(());
+                }
+                Err(SaveError::Place(error)) => {
+                    self.do_with_less(Trouble::Vault(format!(
+                        "the code of version {revision} could not be saved: {error}"
+                    )));
+                    return Ok(());
+                }
             }
             if matches!(session.trouble, Some(Trouble::Vault(_))) {
                 session.trouble = None;
@@ -252,6 +264,25 @@ impl Pass<'_> {
         }
         session.knowledge.saved(revision);
         Ok(())
+    }
+
+    /// Reads the code of a version that is about to be deleted. Where it is not what its mark says it is read once more;
+    /// `None` if that gives something else, so that nobody knows what is to be saved.
+    async fn fetch_to_save(&mut self, revision: &Revision) -> Option<Result<Fetched, CloudError>> {
+        let (session, calls) = (&*self.session, &mut self.calls);
+        let mut fetch = async || {
+            *calls += 1;
+            session.fetch(revision).await
+        };
+        let first = fetch().await;
+        match &first {
+            Ok(Fetched::Code(code)) if !session.is_as_marked(revision, code) => {
+                let second = fetch().await;
+                let differs = matches!((&first, &second), (Ok(one), Ok(other)) if one != other);
+                (!differs).then_some(second)
+            }
+            _ => Some(first),
+        }
     }
 
     /// Counts an answer without the code of a version. One that is never given must not keep the others from going.
@@ -349,11 +380,18 @@ impl Pass<'_> {
         error.clock_set && !std::mem::replace(&mut self.clock_set, true)
     }
 
+    /// Lets a version stay in this pass. Why is told once, and not with each edit.
     fn spare(&mut self, revision: Revision, reason: String) {
-        self.session
-            .knowledge
-            .spare(revision.clone(), reason.clone());
-        self.happened.push(Happened::Spared(revision, reason));
+        let Session {
+            knowledge, spared, ..
+        } = &mut *self.session;
+        knowledge.spare(revision.clone(), reason.clone());
+        spared.retain(|spared, _| knowledge.listing().is_none() || knowledge.is_listed(spared));
+        if spared.insert(revision.clone(), reason.clone()).as_ref() == Some(&reason) {
+            tracing::info!(%revision, reason, "stays, as before");
+        } else {
+            self.happened.push(Happened::Spared(revision, reason));
+        }
     }
 
     /// The first step of an upload. From here on there may be a version without code.
@@ -365,12 +403,12 @@ impl Pass<'_> {
             Upload::Staging => Intent::Stage { sha256 },
         };
         let cloud = Arc::clone(&self.session.cloud);
+        let description = self.session.describe(code).await;
         let permit = cloud.permit().await;
         self.note(intent.clone(), patience);
         let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
-        let description = session.description(sha256);
         let name = &session.routine.name;
         let begun = match to {
             Upload::Revision => cloud.begin_upload(permit, name, &description).await,
@@ -577,23 +615,6 @@ impl Pass<'_> {
         self.changed = true;
         Ok(())
     }
-}
-
-/// The description of a version: the user's template, filled, and the content mark.
-fn describe(routine: &Routine, words: Option<&str>, digest: Digest, instance: &Instance) -> String {
-    if let Some(words) = words {
-        return mark::describe(words, digest, instance);
-    }
-    let file = routine
-        .entry
-        .file_name()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
-    mark::describe(
-        &routine.description.replace("{file}", &file),
-        digest,
-        instance,
-    )
 }
 
 /// Whether an upload was refused because all slots are taken. Where the words are not the known ones, the listing has to

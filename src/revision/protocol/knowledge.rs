@@ -2,6 +2,10 @@
 //!
 //! Whoever carries a step out writes down here what came of it; [`super::decide`] reads it. It survives from edit to
 //! edit. Losing it costs requests, never code: everything in it can be had again from a listing and from reading back.
+//! [`listing`] has what a listing changes, [`requests`] what every other request does.
+
+mod listing;
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::cloud::{Environments, Listed, Listing};
-use crate::revision::mark::{Instance, Mark};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
-use super::staging::{self, STAGING, Staged, Staging};
+use super::staging::{Staged, Staging};
 use super::{MAX_IN_PART, Rules, Wanted};
+pub use listing::{Noticed, is_of_every_routine};
 
 /// How long a request that got no answer could still be carried out in the worst case: the service may accept a time
 /// stamp that is this old, and a form lives shorter than that.
@@ -23,9 +27,6 @@ pub const LATEST: Duration = Duration::from_secs(31 * 60);
 
 /// The pause before what could not be cleared away is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
-
-/// The most requests without an answer that are remembered; beyond it the oldest is forgotten.
-const MAX_LATE: usize = 64;
 
 /// The most deleted versions that are remembered to notice one that was published meanwhile.
 const MAX_GONE: usize = 64;
@@ -73,42 +74,6 @@ pub(super) struct Form {
     pub(super) staging: bool,
 }
 
-/// Something in a listing that is worth telling.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Noticed {
-    /// A version whose deletion had got no answer is gone.
-    Gone(Revision),
-    /// A version that this er-dev did not make appeared.
-    Foreign {
-        /// The version.
-        revision: Revision,
-        /// Which er-dev made it, if one did.
-        by: Option<Instance>,
-        /// Whether nothing is known of the time before, so that it may have been there for long.
-        first: bool,
-    },
-    /// Somebody else published a version.
-    Republished {
-        /// The version.
-        revision: Revision,
-        /// Where it is live now.
-        environment: String,
-        /// What was live there before, if anything was.
-        before: Option<Revision>,
-    },
-    /// An environment points at a version that is not there.
-    LiveAndGone {
-        /// The version.
-        revision: Revision,
-        /// Where it is live.
-        environment: String,
-        /// Whether it was deleted here, so that somebody published it in between.
-        deleted: bool,
-    },
-    /// An environment that pointed at a version that was not there does so no more.
-    Mended(String),
-}
-
 /// What is known of one routine on the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Knowledge {
@@ -141,7 +106,9 @@ pub struct Knowledge {
     /// What was asked to be put live from here, and is not known to be so.
     publishing: BTreeMap<String, Revision>,
     /// The environments that were told to point at a version that is not there.
-    told_gone: BTreeMap<String, Revision>,
+    pub(super) told_gone: BTreeMap<String, Revision>,
+    /// How many of the last listings lacked an environment of which something is known.
+    absent: BTreeMap<String, u32>,
     /// What the last listing held.
     known: Option<BTreeSet<Revision>>,
     pub(super) protected: Protected,
@@ -180,6 +147,9 @@ pub struct Past {
     /// What is still to be put live.
     #[serde(default)]
     pub owed: Option<Owed>,
+    /// How many of the last listings lacked an environment of which something is known.
+    #[serde(default)]
+    pub absent: BTreeMap<String, u32>,
     /// What is proven to have been put on staging.
     #[serde(default)]
     pub staged: Option<Staged>,
@@ -264,6 +234,7 @@ impl Knowledge {
             gone: self.gone.clone(),
             present: self.protected.present.clone(),
             owed: self.owed.clone(),
+            absent: self.absent.clone(),
             staged: self.staging.proven,
         }
     }
@@ -276,6 +247,7 @@ impl Knowledge {
         self.gone.truncate(MAX_GONE);
         self.protected.present = past.present;
         self.owed = past.owed;
+        self.absent = past.absent;
         self.staging.proven = past.staged;
     }
 
@@ -356,371 +328,6 @@ impl Knowledge {
         self.owed = None;
     }
 
-    /// A version is asked to be put live from here. Should the answer be lost, finding it live is no news.
-    pub fn publishing(&mut self, environment: &str, revision: &Revision) {
-        let (environment, revision) = (environment.to_owned(), revision.clone());
-        self.publishing.insert(environment, revision);
-    }
-
-    /// What was left of uploads that had no answer is cleared away. Those that can bring nothing any more are forgotten.
-    pub fn tidied(&mut self, rules: &Rules, now: Moment) {
-        if self.deletes_off.is_some() {
-            return;
-        }
-        self.late.retain(|(late, sent)| {
-            matches!(late, Late::Delete(_)) || now.since(*sent) < LATEST + rules.lag
-        });
-    }
-
-    /// A listing came.
-    pub fn listed(&mut self, mut listing: Listing, rules: &Rules, now: Moment) -> Vec<Noticed> {
-        let mut noticed = self.notice_live(&listing);
-        if !listing.whole {
-            self.listed_in_part(listing, now);
-            return noticed;
-        }
-        self.in_part = 0;
-        self.look_at_staging(&listing, rules, now);
-        noticed.extend(self.notice_foreign(&listing, &rules.instance));
-        let mut there: BTreeSet<Revision> = listing
-            .revisions
-            .iter()
-            .map(|listed| listed.revision.clone())
-            .collect();
-        for (revision, deleted) in std::mem::take(&mut self.deleted) {
-            if there.contains(&revision) {
-                if deleted.confirmed || now.since(deleted.at) < LATEST {
-                    self.deleted.insert(revision, deleted);
-                } else {
-                    self.protected.worthless.remove(&revision);
-                }
-            } else {
-                self.remember_gone(revision.clone());
-                if !deleted.confirmed {
-                    noticed.push(Noticed::Gone(revision));
-                }
-            }
-        }
-        self.made
-            .retain(|_, (_, made)| now.since(*made) < rules.lag);
-        let mut unlisted = BTreeSet::new();
-        for (revision, (listed, _)) in &self.made {
-            if there.insert(revision.clone()) {
-                listing.revisions.push(listed.clone());
-                unlisted.insert(revision.clone());
-                // Either the listing is late or somebody deleted it; reading back tells.
-                self.contents.remove(revision);
-            }
-        }
-        self.contents.retain(|revision, _| there.contains(revision));
-        self.empty_since
-            .retain(|revision, _| there.contains(revision));
-        self.protected
-            .worthless
-            .retain(|revision| there.contains(revision));
-        self.saved.retain(|revision| there.contains(revision));
-        self.known = Some(there);
-        (self.current, self.looked) = (true, true);
-        self.doubt = self.doubt.filter(|doubt| now < doubt.shown);
-        self.late.retain(|(late, sent)| match late {
-            // An upload is remembered until somebody has looked for what it left.
-            Late::Upload(_) => true,
-            Late::Staged(_) => now.since(*sent) < LATEST + rules.lag,
-            Late::Delete(_) if now.since(*sent) < LATEST => true,
-            Late::Delete(stays) => {
-                // It counts again.
-                self.protected.worthless.remove(stays);
-                false
-            }
-        });
-        self.listing = Some(Seen {
-            listing,
-            at: now,
-            extended: false,
-            unlisted,
-        });
-        noticed
-    }
-
-    /// A listing came of which something could not be read: what it lacks may be there.
-    fn listed_in_part(&mut self, mut listing: Listing, now: Moment) {
-        self.in_part = self.in_part.saturating_add(1);
-        for (revision, (listed, _)) in &self.made {
-            if !listing.revisions.iter().any(|l| l.revision == *revision) {
-                listing.revisions.push(listed.clone());
-            }
-        }
-        (self.current, self.looked) = (true, true);
-        self.listing = Some(Seen {
-            listing,
-            at: now,
-            extended: false,
-            unlisted: BTreeSet::new(),
-        });
-    }
-
-    fn notice_live(&mut self, listing: &Listing) -> Vec<Noticed> {
-        let Environments::Known(live) = &listing.environments else {
-            return Vec::new();
-        };
-        let mut noticed = Vec::new();
-        for (environment, revision) in live {
-            let before = self.live.get(environment).cloned();
-            if before != *revision {
-                self.set_live(environment, revision.clone());
-                // What was live before er-dev first looked is no news.
-                let ours = self.publishing.remove(environment);
-                let news = (before.is_some() || self.known.is_some()) && ours != *revision;
-                if let Some(revision) = revision.clone().filter(|_| news) {
-                    noticed.push(Noticed::Republished {
-                        revision,
-                        environment: environment.clone(),
-                        before,
-                    });
-                }
-            }
-            let told = self.told_gone.get(environment).cloned();
-            match revision.as_ref().filter(|live| self.is_gone(live, listing)) {
-                Some(revision) if told.as_ref() != Some(revision) => {
-                    let environment = environment.clone();
-                    self.told_gone.insert(environment.clone(), revision.clone());
-                    noticed.push(Noticed::LiveAndGone {
-                        revision: revision.clone(),
-                        environment,
-                        deleted: self.was_deleted(revision),
-                    });
-                }
-                None if told.is_some() => {
-                    self.told_gone.remove(environment);
-                    noticed.push(Noticed::Mended(environment.clone()));
-                }
-                _ => {}
-            }
-        }
-        noticed
-    }
-
-    /// A version was published from here, so that finding it live is no news.
-    pub fn published(&mut self, environment: &str, revision: &Revision) {
-        self.publishing.remove(environment);
-        if self.live.get(environment) != Some(revision) {
-            self.set_live(environment, Some(revision.clone()));
-        }
-    }
-
-    fn set_live(&mut self, environment: &str, revision: Option<Revision>) {
-        let before = match revision {
-            Some(revision) => self.live.insert(environment.to_owned(), revision),
-            None => self.live.remove(environment),
-        };
-        if let Some(before) = before {
-            self.protected
-                .was_live
-                .insert(environment.to_owned(), before);
-        }
-    }
-
-    fn was_deleted(&self, revision: &Revision) -> bool {
-        self.gone.contains(revision) || self.deleted.contains_key(revision)
-    }
-
-    /// Whether a version is not there any more, or soon will not be.
-    fn is_gone(&self, revision: &Revision, listing: &Listing) -> bool {
-        let mut listed = listing.revisions.iter().map(|listed| &listed.revision);
-        let known = listed.any(|it| it == revision) || self.made.contains_key(revision);
-        self.was_deleted(revision) || listing.whole && revision.number().is_some() && !known
-    }
-
-    fn notice_foreign(&self, listing: &Listing, instance: &Instance) -> Vec<Noticed> {
-        let mut noticed = Vec::new();
-        for listed in &listing.revisions {
-            let revision = &listed.revision;
-            let known = self
-                .known
-                .as_ref()
-                .is_some_and(|known| known.contains(revision));
-            let by = Mark::read(&listed.description).map(|mark| mark.instance);
-            let ours = by.as_ref() == Some(instance) || self.made.contains_key(revision);
-            if !known && !ours && revision.number().is_some() {
-                noticed.push(Noticed::Foreign {
-                    revision: revision.clone(),
-                    by,
-                    first: self.known.is_none(),
-                });
-            }
-        }
-        noticed
-    }
-
-    /// A version's code was read.
-    pub fn read_back(&mut self, revision: Revision, content: Content, rules: &Rules, now: Moment) {
-        match content {
-            Content::Holds(_) => {
-                self.empty_since.remove(&revision);
-                self.protected.worthless.remove(&revision);
-                if self
-                    .form
-                    .as_ref()
-                    .is_some_and(|form| form.revision == revision)
-                {
-                    self.form = None;
-                }
-            }
-            Content::Nothing => {
-                let since = *self.empty_since.entry(revision.clone()).or_insert(now);
-                if now.since(since) >= rules.lag {
-                    self.protected.worthless.insert(revision.clone());
-                }
-            }
-        }
-        self.contents.insert(revision, content);
-    }
-
-    /// The service does not know a version that it listed, or that was made here.
-    pub fn not_there(&mut self, revision: Revision, rules: &Rules, now: Moment) {
-        let unlisted = self
-            .listing
-            .as_ref()
-            .is_some_and(|seen| seen.unlisted.contains(&revision));
-        if unlisted {
-            self.read_back(revision, Content::Nothing, rules, now);
-        } else {
-            self.listing = None;
-        }
-    }
-
-    /// A version was confirmed by an earlier run. What is not listed any more is forgotten with the next listing.
-    pub fn remember_confirmed(&mut self, revision: Revision, digest: Digest) {
-        self.contents
-            .entry(revision)
-            .or_insert(Content::Holds(digest));
-    }
-
-    /// The service gave a version and the form to post its code with.
-    pub fn begun(&mut self, revision: Revision, description: String, digest: Digest, now: Moment) {
-        self.tried = Some((digest, self.tries(digest) + 1));
-        self.form = Some(Form {
-            revision: revision.clone(),
-            digest,
-            description: description.clone(),
-            posts: 0,
-            sent: false,
-            staging: false,
-        });
-        self.made(revision, description, now);
-    }
-
-    /// The service gave a form to post code with that is to run on staging, and named this with it.
-    pub fn begun_on_staging(&mut self, named: Revision, description: String, digest: Digest) {
-        self.tried = Some((digest, self.tries(digest) + 1));
-        self.form = Some(Form {
-            revision: named,
-            digest,
-            description,
-            posts: 0,
-            sent: false,
-            staging: true,
-        });
-        (self.current, self.looked) = (true, false);
-    }
-
-    /// The service confirmed that it has the posted code, and runs it on staging from now on.
-    pub fn staged(&mut self, digest: Digest, now: Moment) {
-        self.staging.proven = Some(Staged { digest, at: now });
-        let Some(form) = self.form.take() else {
-            return;
-        };
-        if self.live.contains_key(STAGING) {
-            self.set_live(STAGING, None);
-        }
-        if form.revision.number().is_some() {
-            // Where each staging upload is a version of its own, finding it live is no news.
-            self.publishing(STAGING, &form.revision);
-        }
-        if let Some(seen) = &mut self.listing {
-            staging::put(&mut seen.listing, form.description);
-            seen.extended = true;
-        }
-        (self.current, self.looked) = (true, false);
-    }
-
-    /// What is about to be committed is tried once more.
-    pub fn committing(&mut self, digest: Digest) {
-        self.tried = Some((digest, self.tries(digest) + 1));
-    }
-
-    /// A version was made, which the listing may lack.
-    pub fn made(&mut self, revision: Revision, description: String, now: Moment) {
-        let listed = Listed {
-            revision: revision.clone(),
-            created: None,
-            description,
-        };
-        if let Some(seen) = &mut self.listing
-            && !seen
-                .listing
-                .revisions
-                .iter()
-                .any(|there| there.revision == revision)
-        {
-            seen.listing.revisions.push(listed.clone());
-            seen.extended = true;
-        }
-        self.made.insert(revision, (listed, now));
-        (self.current, self.looked) = (true, false);
-    }
-
-    /// The code of the version that was begun is about to be posted. That it had none before tells nothing any more.
-    pub fn posting(&mut self) {
-        if let Some(form) = &mut self.form {
-            form.posts += 1;
-            form.sent = true;
-            self.contents.remove(&form.revision);
-            self.empty_since.remove(&form.revision);
-            self.protected.worthless.remove(&form.revision);
-        }
-    }
-
-    /// The service confirmed that it has the posted code.
-    pub fn proven(&mut self, revision: Revision, digest: Digest, now: Moment) {
-        // Where a version takes its slot when its code arrives, no listing could show it before.
-        if let Some(form) = self.form.take().filter(|form| form.revision == revision) {
-            self.made(revision.clone(), form.description, now);
-        }
-        self.contents.insert(revision, Content::Holds(digest));
-    }
-
-    /// The post did not leave this machine, or was refused without being looked at: the form is as good as before, but
-    /// the version has no code yet.
-    pub fn not_posted(&mut self, now: Moment) {
-        if let Some(form) = &mut self.form {
-            form.posts = form.posts.saturating_sub(1);
-            form.sent = form.posts > 0;
-            let left = Late::Upload(form.digest);
-            self.may_come_late(left, now);
-        }
-    }
-
-    /// The form cannot be used any more; the version it was for may be left without code.
-    pub fn form_ended(&mut self, now: Moment) {
-        if let Some(form) = self.form.take() {
-            self.may_come_late(Late::Upload(form.digest), now);
-        }
-    }
-
-    /// Uploads of these bytes so far of which none was proven.
-    pub fn tries(&self, digest: Digest) -> u32 {
-        match self.tried {
-            Some((tried, tries)) if tried == digest => tries,
-            _ => 0,
-        }
-    }
-
-    /// Uploads of these bytes may be tried anew although none has been proven so far.
-    pub fn try_anew(&mut self) {
-        self.tried = None;
-    }
-
     /// For a dry run: as if a version had been made.
     pub fn pretend_uploaded(&mut self, revision: Revision) {
         if let Some(seen) = &mut self.listing {
@@ -739,94 +346,6 @@ impl Knowledge {
                 .revisions
                 .retain(|listed| listed.revision != *revision);
         }
-    }
-
-    /// Something was sent whose outcome is not known. What was listed before cannot tell.
-    pub fn in_doubt(&mut self, doubt: Doubt) {
-        self.listing = None;
-        let known = self.doubt.unwrap_or(doubt);
-        self.doubt = Some(Doubt {
-            settled: known.settled.max(doubt.settled),
-            shown: known.shown.max(doubt.shown),
-        });
-    }
-
-    /// What is in doubt by the record that all er-dev of this machine keep. One that closed it knows the outcome.
-    pub fn recall_doubt(&mut self, doubt: Option<Doubt>) {
-        if doubt.is_some() {
-            self.listing = None;
-        }
-        self.doubt = doubt;
-    }
-
-    /// What was sent in doubt may be carried out late.
-    pub fn may_come_late(&mut self, late: Late, sent: Moment) {
-        self.late.retain(|(known, _)| *known != late);
-        if let Late::Delete(doomed) = &late {
-            self.protected.worthless.insert(doomed.clone());
-        }
-        if self.late.len() >= MAX_LATE {
-            self.late.remove(0);
-        }
-        self.late.push((late, sent));
-    }
-
-    /// The service said of an upload of these bytes that all slots are taken.
-    pub fn quota_hit(&mut self, digest: Digest) {
-        self.quota_deletes = Some((digest, self.quota_deletes(digest)));
-        self.room_owed = true;
-        self.listing = None;
-    }
-
-    pub(super) fn quota_deletes(&self, digest: Digest) -> u32 {
-        match self.quota_deletes {
-            Some((of, deletes)) if of == digest => deletes,
-            _ => 0,
-        }
-    }
-
-    /// What a version was read to hold is to be read anew.
-    pub fn doubt_content(&mut self, revision: &Revision) {
-        self.contents.remove(revision);
-    }
-
-    /// Whether a version has been without code for so long that none will come.
-    pub fn is_empty_for_good(&self, revision: &Revision) -> bool {
-        self.contents.get(revision) == Some(&Content::Nothing)
-            && self.protected.worthless.contains(revision)
-    }
-
-    /// A version's code lies in the vault, or it has none to save.
-    pub fn saved(&mut self, revision: Revision) {
-        self.saved.insert(revision);
-    }
-
-    /// A version cannot be saved or deleted for now; the next oldest is tried.
-    pub fn spare(&mut self, revision: Revision, reason: String) {
-        self.protected.spared.insert(revision, reason);
-    }
-
-    /// Nothing can be deleted in this pass, for this reason.
-    pub fn no_deletes(&mut self, reason: String) {
-        self.deletes_off = Some(reason);
-    }
-
-    /// A deletion was asked for and may have been carried out. `confirmed` tells whether the service said so.
-    pub fn deleted(&mut self, revision: Revision, confirmed: bool, now: Moment) {
-        let tries = self.deleted.get(&revision).map_or(0, |d| d.tries);
-        let deleted = Deleted {
-            at: now,
-            confirmed,
-            tries: tries + 1,
-        };
-        self.made.remove(&revision);
-        self.protected.worthless.insert(revision.clone());
-        self.deleted.insert(revision, deleted);
-        if let Some((_, deletes)) = self.quota_deletes.as_mut().filter(|_| self.room_owed) {
-            *deletes += 1;
-        }
-        self.room_owed = false;
-        self.listing = None;
     }
 
     /// How old the listing is; `None` without one that was taken whole.
@@ -854,40 +373,6 @@ impl Knowledge {
     /// Whether a version does not count, whatever it holds.
     pub(super) fn is_out(&self, revision: &Revision, wanted: &Wanted) -> bool {
         wanted.besides.contains(revision) || self.is_doomed(revision)
-    }
-
-    /// How often a version's deletion was asked for that is still listed.
-    pub fn delete_tries(&self, revision: &Revision) -> u32 {
-        self.deleted.get(revision).map_or(0, |d| d.tries)
-    }
-
-    /// Whether the service confirmed that a version is deleted, and it is still listed.
-    pub fn is_deleted(&self, revision: &Revision) -> bool {
-        self.deleted.get(revision).is_some_and(|d| d.confirmed)
-    }
-
-    /// Whether a version's deletion was asked for and may still be carried out.
-    pub fn is_doomed(&self, revision: &Revision) -> bool {
-        self.deleted.contains_key(revision)
-            || self
-                .late
-                .iter()
-                .any(|(late, _)| matches!(late, Late::Delete(doomed) if doomed == revision))
-    }
-
-    /// Whether a version is one that an upload in doubt may have made, now or long after it was sent.
-    pub(super) fn is_suspect(&self, mark: &Mark, instance: &Instance) -> bool {
-        mark.instance == *instance
-            && self
-                .late
-                .iter()
-                .any(|(late, _)| matches!(late, Late::Upload(digest) | Late::Staged(digest) if mark.is_for(*digest)))
-    }
-
-    pub(super) fn has_suspects(&self) -> bool {
-        self.late
-            .iter()
-            .any(|(late, _)| matches!(late, Late::Upload(_) | Late::Staged(_)))
     }
 
     /// The newest numbered version.
@@ -920,12 +405,5 @@ impl Knowledge {
             }
             _ => false,
         }
-    }
-
-    fn remember_gone(&mut self, revision: Revision) {
-        if self.gone.len() >= MAX_GONE {
-            self.gone.remove(0);
-        }
-        self.gone.push(revision);
     }
 }

@@ -23,9 +23,10 @@ use crate::routine::{Digest, Revision};
 use super::mark::{Instance, Mark};
 use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 
+pub use knowledge::{
+    Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past, is_of_every_routine,
+};
 pub use staging::{STAGING, Staged, slot as staging_slot};
-
-pub use knowledge::{Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past};
 
 /// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -406,19 +407,19 @@ fn look_again(k: &Knowledge, shown: Moment, now: Moment) -> Step {
     }
 }
 
+/// Who holds the slots, the oldest first.
 fn all_protected(listing: &Listing, protected: &Protected, policy: &Policy) -> Blocked {
-    match policy.fates(listing, protected) {
-        Err(refusal) => Blocked::Refused(refusal),
-        Ok(fates) => Blocked::AllProtected(
-            listing
-                .revisions
-                .iter()
-                .zip(fates)
-                .filter_map(|(listed, fate)| match fate {
-                    Fate::Stays(stays) => Some((listed.revision.clone(), stays)),
-                    Fate::MayGo(_) => None,
-                })
-                .collect(),
-        ),
-    }
+    let fates = match policy.fates(listing, protected) {
+        Err(refusal) => return Blocked::Refused(refusal),
+        Ok(fates) => fates,
+    };
+    let fates = listing.revisions.iter().zip(fates);
+    let mut stay: Vec<(Revision, Stays)> = fates
+        .filter_map(|(listed, fate)| match fate {
+            Fate::Stays(stays) => Some((listed.revision.clone(), stays)),
+            Fate::MayGo(_) => None,
+        })
+        .collect();
+    stay.sort_by_key(|(revision, _)| revision.number());
+    Blocked::AllProtected(stay)
 }

@@ -675,6 +675,35 @@ fn what_others_made_is_noticed_once_and_what_this_er_dev_made_is_not() {
 }
 
 #[test]
+fn who_made_a_version_is_noticed_before_what_was_done_with_it() {
+    let mut world = World::new(2, &[0]);
+    let mut knowledge = Knowledge::default();
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    let (mut listed, code) = world.versions[1].clone();
+    listed.revision = Revision::new("777");
+    world
+        .live
+        .insert("env0".into(), Some(listed.revision.clone()));
+    world.versions.insert(0, (listed.clone(), code));
+    listed.revision = Revision::new("99");
+    world.versions.push((listed, code));
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now);
+    let [
+        Noticed::Foreign {
+            revision: older, ..
+        },
+        Noticed::Foreign {
+            revision: newer, ..
+        },
+        Noticed::Republished { .. },
+    ] = &noticed[..]
+    else {
+        panic!("{noticed:?}")
+    };
+    assert_eq!((older.as_str(), newer.as_str()), ("99", "777"));
+}
+
+#[test]
 fn a_version_that_is_live_after_its_deletion_is_noticed() {
     let mut world = World::new(2, &[]);
     let mut knowledge = Knowledge::default();
@@ -729,6 +758,54 @@ fn an_environment_that_points_at_nothing_is_noticed_once_and_so_is_its_mending()
     assert!(matches!(noticed[0], Noticed::Republished { .. }));
     assert_eq!(noticed[1..], [Noticed::Mended(environment)]);
     assert_eq!(look(&world), []);
+}
+
+#[test]
+fn an_environment_that_is_removed_protects_nothing_for_ever_and_is_not_in_trouble_any_more() {
+    let mut world = World::new(4, &[0, 1]);
+    let mut knowledge = Knowledge::default();
+    let [first, second, third] = [0, 1, 2].map(|at| world.versions[at].0.revision.clone());
+    world.live.insert("staging".into(), Some(first.clone()));
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    for environment in ["env0", "env1", "staging"] {
+        world.live.insert(environment.into(), Some(third.clone()));
+    }
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    // One of them points at nothing before it goes.
+    world.versions.remove(2);
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now);
+    assert_eq!(noticed.len(), 3, "{noticed:?}");
+    let was_live = |knowledge: &Knowledge| knowledge.past().was_live;
+    let before = was_live(&knowledge);
+    assert_eq!(before.get("env0"), Some(&first));
+    world.live.remove("env0");
+    world.live.remove("staging");
+    // One that is left out once may only be missing from an answer.
+    assert_eq!(knowledge.listed(world.listing(), &rules(), world.now), []);
+    world.live.insert("env0".into(), Some(third.clone()));
+    assert_eq!(knowledge.listed(world.listing(), &rules(), world.now), []);
+    assert_eq!(was_live(&knowledge), before);
+    world.live.remove("env0");
+    let mut noticed = Vec::new();
+    for _ in 0..5 {
+        // Whoever comes next counts on.
+        let mut next = Knowledge::default();
+        next.recall_past(knowledge.past());
+        next.told_gone.clone_from(&knowledge.told_gone);
+        knowledge = next;
+        noticed.extend(knowledge.listed(world.listing(), &rules(), world.now));
+    }
+    noticed.retain(|noticed| matches!(noticed, Noticed::Mended(_)));
+    assert_eq!(
+        noticed,
+        [
+            Noticed::Mended("staging".into()),
+            Noticed::Mended("env0".into())
+        ]
+    );
+    // What every routine has is not removed, and its way back stays.
+    let expected = BTreeMap::from([("env1".into(), second), ("staging".into(), first)]);
+    assert_eq!(was_live(&knowledge), expected);
 }
 
 #[test]

@@ -115,6 +115,9 @@ impl Lookout {
             let (turned, away) = (turned.contains(&routine), self.roots.is_away(routine));
             let key = snapshot::look(target);
             let fresh = fresh.contains(&routine);
+            if fresh || turned {
+                known.heard();
+            }
             let gone = key.is_none() && (known.key().is_some() || fresh);
             let hint = match (turned, away) {
                 (true, false) => Hint::Removed,
@@ -130,6 +133,7 @@ impl Lookout {
                     Hint::Found
                 }
             };
+            let found = hint == Hint::Found && key != known.key();
             let mut inbox = self.shared.inbox();
             let (gate, noted) = (inbox.debounce.gate(routine), known.is_noted(key));
             // It rests since it was noted, whatever else may have been missed.
@@ -145,6 +149,12 @@ impl Lookout {
             };
             if !rests && inbox.debounce.hint(routine, hint, Instant::now()) {
                 known.note(key);
+                match gate {
+                    // Of what is polled already this is no news.
+                    None if found && !self.polling.routines.contains(&routine) => known.found(),
+                    Some(Gate::Unseen) if found => {}
+                    _ => known.heard(),
+                }
             }
         }
     }
@@ -190,8 +200,18 @@ impl Lookout {
         let lack = lack.map(|lack| (lack, needed));
         let told = self.polling.update(bare, silent, lack, &self.targets);
         self.outbox.extend(told);
-        self.plan_looks();
+        self.polled();
         arming
+    }
+
+    /// Takes over which routines are polled now.
+    pub(super) fn polled(&mut self) {
+        let targets = self.targets.iter().enumerate();
+        let noticing = targets
+            .map(|(at, target)| (target.routine.clone(), self.polling.noticing(at)))
+            .collect();
+        self.shared.inbox().noticing = noticing;
+        self.plan_looks();
     }
 
     /// Lets looks follow what is polled, away, or to be tried again.

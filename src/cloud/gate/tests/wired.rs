@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::cloud::credentials::Credentials;
 use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
-use crate::config::{Endpoint, Service, Signature};
+use crate::config::{Endpoint, Kind, Service, Signature};
 use crate::routine::RoutineName;
 
 use super::*;
@@ -19,6 +19,7 @@ async fn after_an_answer_of(answer: &'static str, dir: &Path) -> Cloud {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let service = Service {
+        kind: Kind::Dcdn,
         endpoint: Endpoint {
             url: format!("http://{host}"),
             host,

@@ -194,6 +194,35 @@ fn listings_and_readings_without_an_answer_are_only_read_again() {
 }
 
 #[test]
+fn a_version_that_cannot_be_saved_stays_and_the_next_oldest_goes_unless_none_can_be() {
+    for environments in [0, 1] {
+        for foreign in [1, 3] {
+            all_is_well(World {
+                environments,
+                foreign,
+                edits: 2,
+                faults: (2, &[Fault::Unsaved, Fault::NoPlace, Fault::Silence]),
+                ..World::new()
+            });
+        }
+    }
+}
+
+#[test]
+fn without_looking_at_the_next_oldest_one_that_cannot_be_saved_keeps_all_others() {
+    breaks(
+        World {
+            environments: 0,
+            edits: 2,
+            faults: (1, &[Fault::Unsaved]),
+            without: Some(Guard::NextOldest),
+            ..World::new()
+        },
+        &[promise::ROOM],
+    );
+}
+
+#[test]
 fn on_staging_the_newest_code_is_the_last_word_whatever_gets_no_answer() {
     for at_callback in [false, true] {
         // All slots are taken by versions, or none is.

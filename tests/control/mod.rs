@@ -1,8 +1,5 @@
 //! What a running watch says of itself, and that it holds still for nobody who asks.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod hostile;
 mod socket;
 mod status;
@@ -14,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use common::{Bed, LIMIT};
+use crate::common::{Bed, LIMIT};
 
 /// The request for how everything stands.
 const STATUS: &str = "GET /status HTTP/1.1\r\nhost: er-dev\r\n\r\n";
