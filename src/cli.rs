@@ -167,6 +167,11 @@ pub enum Command {
     Explain(Explain),
     /// Put a version live in an environment.
     Publish(Publish),
+    /// Make a version of what is on staging.
+    ///
+    /// It has to be what this er-dev uploaded there, which is read back first. Where a version holds the same bytes
+    /// already, no other one is made.
+    Commit(Commit),
     /// Put the version live that was live before.
     Rollback(Rollback),
     /// Rotate now: delete the oldest versions that may go, their code saved first.
@@ -260,6 +265,23 @@ pub struct Publish {
     /// Say what would be done, and do nothing.
     #[arg(long, env = "ER_DEV_DRY_RUN")]
     pub dry_run: bool,
+    /// How long to go on trying.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `er-dev commit`
+#[derive(Debug, Args)]
+pub struct Commit {
+    /// The routine.
+    #[arg(value_name = "NAME", value_parser = routine_name)]
+    pub routine: RoutineName,
+    /// What the version is called; what goes beyond 120 characters is cut.
+    #[arg(short, long, value_name = "TEXT", env = "ER_DEV_MESSAGE", value_parser = message)]
+    pub message: String,
+    /// Write JSON.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
     /// How long to go on trying.
     #[arg(long, value_name = "TIME", default_value = "60s", env = "ER_DEV_TIMEOUT", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
@@ -452,6 +474,13 @@ pub struct Doctor {
 
 fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {
     RoutineName::new(text)
+}
+
+fn message(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("a version has to be called something"),
+        text => Ok(text.to_owned()),
+    }
 }
 
 fn switch(text: &str) -> Result<String, SwitchError> {

@@ -17,6 +17,9 @@ pub const MAX_CODE_BYTES: u64 = 4_194_304;
 /// also a directory name of the state directory, and that is what this bound keeps safe.
 pub const MAX_NAME_CHARS: usize = 128;
 
+/// What the service calls the staging slot where it names versions.
+const STAGING: &str = "unstable";
+
 /// The name of a routine as the service knows it: ASCII letters, digits, `-` and `_`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutineName(Arc<str>);
@@ -103,9 +106,14 @@ impl Revision {
         self.0.parse().ok()
     }
 
+    /// The staging slot, by the service's name for it.
+    pub fn staging() -> Self {
+        Self::new(STAGING)
+    }
+
     /// Whether it is the staging slot, which is no version.
     pub fn is_staging(&self) -> bool {
-        &*self.0 == "unstable"
+        &*self.0 == STAGING
     }
 
     /// The last four characters after an ellipsis, the form people read in a line of output.

@@ -35,6 +35,7 @@ mod shapes;
 mod shown;
 mod soak;
 mod sources;
+mod staging;
 mod state;
 mod storms;
 mod terminal;

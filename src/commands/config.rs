@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::{self, Common, Given, Origin};
-use crate::config::{self, Config, Setting};
+use crate::config::{self, Config, Routine, Setting, Upload};
 use crate::report::class::Class;
 use crate::report::json::line;
 use crate::report::words::{escape, plural};
@@ -26,6 +26,11 @@ const REMARK: usize = 44;
 /// Checks the configuration and says what it holds.
 pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure> {
     let config = load(common)?;
+    let to_staging = |routine: &Routine| match routine.upload {
+        Upload::Revision => routine.name.to_string(),
+        Upload::Staging => format!("{} to staging", routine.name),
+    };
+    let shown: Vec<String> = config.routines.iter().map(to_staging).collect();
     let names: Vec<&str> = config
         .routines
         .iter()
@@ -37,7 +42,7 @@ pub(super) fn check(common: &Common, report: &mut Report) -> Result<u8, Failure>
                 "{} is fine: {} ({}), {}{}\n",
                 config.file.display(),
                 plural(names.len() as u64, "routine"),
-                names.join(", "),
+                shown.join(", "),
                 match config.builds().len() {
                     0 => String::new(),
                     builds => format!("{}, ", plural(builds as u64, "build")),

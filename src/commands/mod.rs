@@ -8,6 +8,7 @@ use crate::report::Report;
 use crate::report::class::Class;
 
 mod arrivals;
+mod commit;
 mod condition;
 mod config;
 mod context;
@@ -88,6 +89,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Sync(flags) => sync::run(&common, &flags, &mut report).await,
         Command::Explain(flags) => explain::run(&common, flags, &mut report).await,
         Command::Publish(flags) => publish::publish(&common, flags, &mut report).await,
+        Command::Commit(flags) => commit::run(&common, flags, &mut report).await,
         Command::Rollback(flags) => publish::rollback(&common, flags, &mut report).await,
         Command::Prune(flags) => prune::run(&common, flags, &mut report).await,
         Command::Pin(flags) => pin::pin(&common, flags, &mut report).await,

@@ -15,7 +15,7 @@ use crate::revision::deploy::Session;
 use super::Failure;
 use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, carry_out, looks};
+use super::deploy::{Hint, Manner, carry_out, looks};
 use super::signals::Signals;
 use super::watch::{exit_code, tell_done};
 
@@ -37,6 +37,7 @@ pub(super) async fn run(
         demands: context.demands(flags.allow_secrets),
         quiet: (watch.debounce, watch.max_wait),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
+        hint: Hint::default(),
     };
     let sessions = context.sessions()?;
     let first = looks(sessions.keys());

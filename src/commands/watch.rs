@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{self, Common};
 use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::config::Upload;
 use crate::control::server::{About, Control};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
@@ -24,7 +25,7 @@ use crate::watch;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, carry_out};
+use super::deploy::{Hint, Manner, carry_out};
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
 use super::{Failure, daemons, deploy as deploying, problem, revisions};
@@ -117,6 +118,7 @@ pub(super) async fn run(
             context.config.watch.max_wait,
         ),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
+        hint: Hint::default(),
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
     let (terminal, keys) = Terminal::open(report)?.unzip();
@@ -322,6 +324,11 @@ async fn list_all(
             Class::Credentials,
             format!("{}\n= help: {}", problem.what, problem.help),
         ));
+    }
+    for session in sessions.values() {
+        if session.routine().upload == Upload::Staging {
+            report.goes_to_staging(&session.routine().name);
+        }
     }
     for event in sessions.values().filter_map(slots) {
         report.tell(&event);

@@ -244,7 +244,7 @@ fn daemon(raw: &raw::Daemon) -> Result<Daemon, Fault> {
 }
 
 /// Refuses a value whose feature is still to come.
-pub(super) fn not_yet<T: PartialEq>(
+fn not_yet<T: PartialEq>(
     value: &Option<Spanned<T>>,
     now: T,
     what: &str,

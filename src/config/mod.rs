@@ -195,6 +195,17 @@ pub enum Verify {
     Always,
 }
 
+/// What an upload makes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upload {
+    /// A version.
+    #[default]
+    Revision,
+    /// What runs on staging, in place of what ran there: one slot, and no version.
+    Staging,
+}
+
 /// How the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
@@ -223,7 +234,9 @@ pub struct Routine {
     pub follow: bool,
     /// Whether the routine is made remotely when it is missing.
     pub create: bool,
-    /// Where each upload is put live at once.
+    /// What an upload makes.
+    pub upload: Upload,
+    /// Where each upload is put live at once; nowhere where uploads go to staging.
     pub publish_to: Vec<String>,
     /// The command that makes the entry.
     pub build: Option<Build>,

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
-use super::{Backend, Kind, Rotate, Signature, Verify, forbidden};
+use super::{Backend, Kind, Rotate, Signature, Upload, Verify, forbidden};
 
 /// The longest unknown word that is compared with the known ones, since comparing takes memory by its length.
 const MAX_GUESSED_BYTES: usize = 64;
@@ -96,14 +96,6 @@ pub(super) struct Routine {
     pub(super) follow: Option<bool>,
     pub(super) create: Option<bool>,
     pub(super) build: Option<Spanned<Build>>,
-}
-
-/// What an upload makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Upload {
-    Revision,
-    Staging,
 }
 
 /// `build` of a routine.

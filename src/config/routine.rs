@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::check::{bad_pattern, not_yet, period};
+use super::check::{bad_pattern, period};
 use super::error::{Fault, line_of};
 use super::raw::{self, suggestion};
-use super::{Build, Pattern, Routine, absolute};
+use super::{Build, Pattern, Routine, Upload, absolute};
 use crate::routine::RoutineName;
 
 const BUILD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,12 +32,13 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
     let name = name(&raw.name)?;
     let (entry, root) = entry(&raw.entry, dir)?;
     let description = description(raw.description)?;
-    not_yet(
-        &raw.upload,
-        raw::Upload::Revision,
-        "upload = \"staging\"",
-        "\"revision\"",
-    )?;
+    let upload = raw.upload.map(Spanned::into_inner).unwrap_or_default();
+    if let (Upload::Staging, Some(first)) = (upload, raw.publish_to.first()) {
+        let message =
+            "`publish_to` puts versions live, and with upload = \"staging\" an upload makes none";
+        return Err(Fault::at(first.span(), message)
+            .help("leave it out: what is uploaded to staging runs there at once"));
+    }
     let publish_to = publish_to(raw.publish_to)?;
     let build = build(raw.build, text)?;
     Ok(Routine {
@@ -50,6 +51,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         check: raw.check.unwrap_or(true),
         follow: raw.follow.unwrap_or(false),
         create: raw.create.unwrap_or(false),
+        upload,
         publish_to,
         build,
         glob: None,

@@ -214,12 +214,21 @@ fn a_pattern_and_a_stem_need_each_other() {
 }
 
 #[test]
+fn what_goes_to_staging_makes_no_version_that_could_be_published() {
+    let both = "upload = 'staging'\npublish_to = ['staging']";
+    let error = refusal(&with("[[routine]]", both));
+    assert!(error.contains("an upload makes none"), "{error}");
+    assert!(error.contains("= help: leave it out"), "{error}");
+    let config = parsed(&with("[[routine]]", "upload = 'staging'\npublish_to = []")).unwrap();
+    assert_eq!(config.routines[0].upload, Upload::Staging);
+}
+
+#[test]
 fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
-        ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
     ];
     for (table, line, default) in cases {
         let error = refusal_of(table, line);

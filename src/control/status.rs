@@ -131,8 +131,7 @@ impl Status {
                 last.map_or("none yet".into(), |last| {
                     format!("{} ago", age(ago(last.at, now)))
                 }),
-                last.map(|last| last.revision.to_string())
-                    .unwrap_or_default(),
+                place(routine),
                 last.and_then(|last| last.sha256.as_ref().map(Digest::short))
                     .unwrap_or_default(),
                 slots.map_or("?".into(), |(used, cap)| format!("{used}/{cap}")),
@@ -150,6 +149,16 @@ impl Budget {
         };
         let calls = plural(self.calls, "API call");
         format!("{rate}, {calls} so far, peak {}/s", self.peak)
+    }
+}
+
+/// The version that holds the last edit, or that it is on staging, or will be.
+fn place(routine: &Routine) -> String {
+    match &routine.last {
+        Some(last) if last.revision.is_staging() => "on staging".into(),
+        Some(last) => last.revision.to_string(),
+        None if routine.upload.is_some() => "to staging".into(),
+        None => String::new(),
     }
 }
 
@@ -195,6 +204,7 @@ mod tests {
                 sha256: Some(Digest::of(b"abc")),
                 at,
             }),
+            upload: None,
             slots: Some(9),
             cap: Some(10),
             backend: Some("inotify".into()),
@@ -206,6 +216,7 @@ mod tests {
             reason: Some(reason("no \u{1b}[2J answer", "wait", "network")),
             pending: 1,
             last: None,
+            upload: Some("staging".into()),
             slots: None,
             cap: None,
             backend: None,
@@ -249,7 +260,7 @@ er-dev 0.1.0  dcdn.aliyuncs.com  pid 77  up 2h 11m
 
 routine  state    pending  last success  version              content   slots
 hello    ok             0  3m ago        1790000000000007712  ba7816bf   9/10
-api-gw   backoff        1  none yet                                         ?
+api-gw   backoff        1  none yet      to staging                         ?
       api-gw  no \\u{1b}[2J answer [network]
               = help: wait
 ";

@@ -10,7 +10,7 @@
 //! | `slots` | `routine`, `slots` in use, `cap`, `next` to rotate: `{revision, age_s}` |
 //! | `budget` | `requests_per_second`, `burst`, `in_flight` |
 //! | `ready` | `ms` since the start |
-//! | `uploaded` | `routine`, `revision`, `sha256`, `bytes`, `saves`, `calls`, `ms`, `slots` in use |
+//! | `uploaded` | `routine`, `revision` (`"unstable"`, the service's name for the slot, where it went to staging), `sha256`, `bytes`, `saves`, `calls`, `ms`, `slots` in use |
 //! | `reused` | `routine`, `revision`, `sha256`, `saves` |
 //! | `unchanged` | `routine`, `revision`, `saves` |
 //! | `superseded` | `routine`, `saves` |
@@ -32,6 +32,8 @@
 //! | `looping` | `build`, `routines`, files `changed`, `after_ms`, `problem` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
 //! | `published`, `republished` (by somebody else) | `routine`, `revision`, `environment`, `before` |
+//! | `committed` (a version of what is on staging) | `routine`, `revision`, `sha256`, `calls`, `slots` in use |
+//! | `staging` | `routine`, `addresses` of the nodes that run it |
 //! | `pinned` | `routine`, `revision`, `pinned`: whether it is now |
 //! | `recovered` (restored from the vault) | `routine`, `revision`, `was` |
 //! | `pruned` | `routine`, `rotated`, `left`, `planned`, `stay` |

@@ -21,6 +21,7 @@ pub mod text;
 pub mod words;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -93,11 +94,11 @@ pub enum Event {
         #[serde(rename = "ms", serialize_with = "json::millis")]
         after: Duration,
     },
-    /// An edit became a new version.
+    /// An edit became a new version, or what runs on staging.
     Uploaded {
         /// The routine.
         routine: RoutineName,
-        /// The new version.
+        /// The new version; the staging slot by its name, which is no number, where it went there.
         revision: Revision,
         /// The digest of its code.
         sha256: Digest,
@@ -337,6 +338,29 @@ pub enum Event {
         /// What was live there before.
         #[serde(skip_serializing_if = "Option::is_none")]
         before: Option<Revision>,
+    },
+    /// What is on staging became a version.
+    Committed {
+        /// The routine.
+        routine: RoutineName,
+        /// The new version.
+        revision: Revision,
+        /// The digest of its code.
+        sha256: Digest,
+        /// API requests it took so far.
+        calls: u32,
+        /// Versions the routine holds now.
+        slots: usize,
+        /// Versions it may hold.
+        #[serde(skip)]
+        cap: usize,
+    },
+    /// How to reach the nodes that run what is on staging.
+    Staging {
+        /// The routine.
+        routine: RoutineName,
+        /// The addresses of the nodes.
+        addresses: Vec<IpAddr>,
     },
     /// Somebody else put a version live.
     Republished {
@@ -722,6 +746,8 @@ impl Event {
             | Self::Waiting { routine, .. }
             | Self::Halted { routine, .. }
             | Self::Published { routine, .. }
+            | Self::Committed { routine, .. }
+            | Self::Staging { routine, .. }
             | Self::Republished { routine, .. }
             | Self::Pinned { routine, .. }
             | Self::Mended { routine, .. }
@@ -888,6 +914,11 @@ impl Report {
     /// Takes note of what a version holds that an event named without that. Nothing is written.
     pub fn holds(&mut self, routine: &RoutineName, revision: &Revision, sha256: Digest) {
         self.standing.holds(routine, revision, sha256);
+    }
+
+    /// Takes note that a routine's uploads go to staging. Nothing is written.
+    pub fn goes_to_staging(&mut self, routine: &RoutineName) {
+        self.standing.goes_to_staging(routine);
     }
 
     /// Takes note that an edit is on its way. Nothing is written.

@@ -144,6 +144,9 @@ pub struct Routine {
     /// The last edit that ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Success>,
+    /// Where its uploads go, if not into versions: "staging".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<String>,
     /// Versions it held when that was last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<usize>,
@@ -208,6 +211,7 @@ pub struct Standing {
 /// What is known of one routine. Each has its own way in and out, but for `failed`, which is about `trouble`.
 #[derive(Debug, Clone, Default)]
 struct Known {
+    staging: bool,
     slots: Option<(usize, usize)>,
     last: Option<Success>,
     /// What the last edit met, if it has not ended well.
@@ -314,6 +318,11 @@ impl Standing {
         }
     }
 
+    /// Takes note that a routine's uploads go to staging.
+    pub fn goes_to_staging(&mut self, routine: &RoutineName) {
+        self.routines.entry(routine.clone()).or_default().staging = true;
+    }
+
     /// Takes note that an edit is on its way: what an older one has failed with says nothing of it. What is tried again
     /// is not told anew each time and stands until it ends.
     pub fn started(&mut self, routine: &RoutineName) {
@@ -368,6 +377,9 @@ impl Standing {
                 reason: reason.cloned(),
                 pending: queued.edits + usize::from(waits),
                 last: known.and_then(|known| known.last.clone()),
+                upload: known
+                    .filter(|known| known.staging)
+                    .map(|_| "staging".into()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
                 backend: None,

@@ -128,6 +128,8 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Left { .. } => ("Left", CARE),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Published { .. } => ("Published", GOOD),
+        Event::Committed { .. } => ("Committed", GOOD),
+        Event::Staging { .. } => ("Staging", NEWS),
         Event::Republished { .. } => ("Foreign", CARE),
         Event::Pinned { pinned: true, .. } => ("Pinned", GOOD),
         Event::Pinned { .. } => ("Unpinned", GOOD),
@@ -233,7 +235,7 @@ fn details(event: &Event) -> String {
             took,
             ..
         } => {
-            let mut parts = vec![short(revision), size(*bytes as u64), sha256.short()];
+            let mut parts = vec![place(revision), size(*bytes as u64), sha256.short()];
             parts.extend((*saves > 0).then(|| plural((*saves).into(), "save")));
             parts.extend([plural((*calls).into(), "call"), seconds(*took)]);
             parts.join("  ")
@@ -247,8 +249,11 @@ fn details(event: &Event) -> String {
         Event::Unchanged {
             revision, saves, ..
         } => {
-            let (same, times) = (short(revision), times(*saves));
-            format!("same bytes as {same}, no version used{times}")
+            let times = times(*saves);
+            if revision.is_staging() {
+                return format!("same bytes as on staging{times}");
+            }
+            format!("same bytes as {}, no version used{times}", short(revision))
         }
         Event::Superseded { saves, .. } => {
             format!("a newer edit takes its place{}", times(*saves))
@@ -317,6 +322,33 @@ fn details(event: &Event) -> String {
                 "{}  live in {to} now{}",
                 short(revision),
                 before.unwrap_or_default()
+            )
+        }
+        Event::Committed {
+            routine,
+            revision,
+            sha256,
+            calls,
+            ..
+        } => format!(
+            "{}  {}  {}  `er-dev publish {routine} {revision} --env ENV` puts it live",
+            short(revision),
+            sha256.short(),
+            plural((*calls).into(), "call")
+        ),
+        Event::Staging { addresses, .. } => {
+            let Some(first) = addresses.first() else {
+                return String::new();
+            };
+            let more = match &addresses[1..] {
+                [] => String::new(),
+                more => {
+                    let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+                    format!("; also {}", more.join(", "))
+                }
+            };
+            format!(
+                "try it with `curl --resolve HOST:443:{first} https://HOST/`, HOST being a domain that it serves{more}"
             )
         }
         Event::Republished {
@@ -461,7 +493,7 @@ impl Page {
     /// What stands behind or below the details.
     fn tail(&mut self, event: &Event) {
         match event {
-            Event::Uploaded { slots, cap, .. } => {
+            Event::Uploaded { slots, cap, .. } | Event::Committed { slots, cap, .. } => {
                 let gauge = format!("{slots}/{cap}");
                 let end = self
                     .look
@@ -651,6 +683,14 @@ fn some<T: AsRef<str>>(texts: &[T]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Where an upload went.
+fn place(revision: &Revision) -> String {
+    if revision.is_staging() {
+        return "to staging".into();
+    }
+    short(revision)
 }
 
 fn short(revision: &Revision) -> String {

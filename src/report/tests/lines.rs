@@ -251,7 +251,7 @@ fn events_beyond_the_usual_session_have_their_line() {
                 revision: Revision::new("unstable"),
                 saves: 0,
             },
-            "Unchanged  hello  same bytes as unstable, no version used",
+            "Unchanged  hello  same bytes as on staging",
         ),
     ];
     for (event, line) in table {
@@ -548,7 +548,7 @@ fn verbs_fit_their_column_and_differ() {
             verb
         })
         .collect();
-    assert_eq!(verbs.len(), 22);
+    assert_eq!(verbs.len(), 24);
 }
 
 #[test]
@@ -572,4 +572,55 @@ proptest! {
             prop_assert_eq!(drawn(&event, "14:02:12", Look::PLAIN).matches('\n').count(), 1);
         }
     }
+}
+
+#[test]
+fn what_went_to_staging_is_told_by_its_place_and_not_by_a_number() {
+    let mut event = uploaded();
+    if let Event::Uploaded { revision, .. } = &mut event {
+        *revision = Revision::staging();
+    }
+    let line = logged(&event);
+    assert!(
+        line.starts_with(
+            "14:02:12    Uploaded  hello  to staging  1.9 kB  ba7816bf  5 saves  2 calls  0.21s"
+        ),
+        "{line}"
+    );
+    let unchanged = Event::Unchanged {
+        routine: hello(),
+        revision: Revision::staging(),
+        saves: 3,
+    };
+    let expected = "14:02:12   Unchanged  hello  same bytes as on staging (x3)\n";
+    assert_eq!(logged(&unchanged), expected);
+    let committed = Event::Committed {
+        routine: hello(),
+        revision: revision("7712"),
+        sha256: Digest::of(b"abc"),
+        calls: 4,
+        slots: 5,
+        cap: 10,
+    };
+    let words = "...7712  ba7816bf  4 calls  `er-dev publish hello 1789600000000007712 --env ENV` puts it live";
+    assert_eq!(
+        logged(&committed),
+        format!("14:02:12   Committed  hello  {words}  5/10\n")
+    );
+    let staging = |addresses: &[[u8; 4]]| {
+        logged(&Event::Staging {
+            routine: hello(),
+            addresses: addresses.iter().map(|it| (*it).into()).collect(),
+        })
+    };
+    let words = "try it with `curl --resolve HOST:443:203.0.113.7 https://HOST/`, HOST being a domain that it serves";
+    assert_eq!(
+        staging(&[[203, 0, 113, 7]]),
+        format!("14:02:12     Staging  hello  {words}\n")
+    );
+    let two = staging(&[[203, 0, 113, 7], [203, 0, 113, 8]]);
+    assert_eq!(
+        two,
+        format!("14:02:12     Staging  hello  {words}; also 203.0.113.8\n")
+    );
 }

@@ -260,6 +260,18 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
             detail: foreign.into(),
             saves: Some(n),
         },
+        Event::Committed {
+            routine: routine.clone(),
+            revision: Revision::staging(),
+            sha256,
+            calls: n,
+            slots: big,
+            cap: big,
+        },
+        Event::Staging {
+            routine: routine.clone(),
+            addresses: vec![[203, 0, 113, 7].into()],
+        },
         Event::Warning {
             routine: Some(routine),
             problem,

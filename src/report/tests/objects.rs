@@ -37,6 +37,8 @@ fn each_event_has_its_documented_json() {
         r#""event":"rotated","routine":"hello","revision":"x","age_s":8,"reason":"x""#.into(),
         r#""event":"created","routine":"hello""#.into(),
         r#""event":"planned","routine":"hello","action":"upload","detail":"x","saves":8"#.into(),
+        format!(r#""event":"committed","routine":"hello","revision":"unstable","sha256":"{x}","calls":8,"slots":8"#),
+        r#""event":"staging","routine":"hello","addresses":["203.0.113.7"]"#.into(),
         format!(r#""event":"warning","routine":"hello",{problem}"#),
         r#""event":"stopping","running":8,"drain_ms":8000"#.into(),
         r#""event":"done","saves":8,"edits":0,"uploaded":0,"reused":0,"unchanged":0,"superseded":0,"failed":8,"abandoned":8,"planned":0,"rotated":0,"calls":0,"peak":0,"up_ms":8000"#.into(),
