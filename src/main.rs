@@ -3,18 +3,18 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use er_dev::cli::Cli;
-use er_dev::commands;
+use er_dev::{commands, process, secrets};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    process::confine();
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return wrong_use(&error),
     };
     tracing_subscriber::fmt()
-        .with_writer(er_dev::report::LogOut::default)
+        .with_writer(|| process::Log)
         .with_ansi(std::io::stderr().is_terminal())
         // A log on a full disk is no reason to panic: there is nowhere else to say so.
         .log_internal_errors(false)
@@ -53,6 +53,10 @@ fn wrong_use(error: &clap::Error) -> ExitCode {
 
 /// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
 fn fail(failure: &commands::Failure) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {failure}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: {}",
+        secrets::scrub(&failure.to_string())
+    );
     ExitCode::from(failure.exit_code())
 }

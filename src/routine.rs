@@ -4,6 +4,7 @@
 //! Revisions stay text from end to end: the service's numbers exceed 2^53, and a float would round them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,9 @@ pub const MAX_CODE_BYTES: u64 = 4_194_304;
 /// The longest routine name er-dev accepts, in characters. The service's own limit is not documented; the name is
 /// also a directory name of the state directory, and that is what this bound keeps safe.
 pub const MAX_NAME_CHARS: usize = 128;
+
+/// What the service calls the staging slot where it names versions.
+const STAGING: &str = "unstable";
 
 /// The name of a routine as the service knows it: ASCII letters, digits, `-` and `_`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,9 +106,14 @@ impl Revision {
         self.0.parse().ok()
     }
 
+    /// The staging slot, by the service's name for it.
+    pub fn staging() -> Self {
+        Self::new(STAGING)
+    }
+
     /// Whether it is the staging slot, which is no version.
     pub fn is_staging(&self) -> bool {
-        &*self.0 == "unstable"
+        &*self.0 == STAGING
     }
 
     /// The last four characters after an ellipsis, the form people read in a line of output.
@@ -301,6 +310,40 @@ pub enum Sighting {
     },
     /// The place is back; an edit of what is there now follows.
     Resumed(RoutineName),
+    /// A file is a routine from now on, as it fits a pattern or is the only one left that claims the name; its first edit
+    /// follows.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file, absolute.
+        entry: PathBuf,
+        /// The same as people read it.
+        shown: String,
+        /// The number of the pattern that it fits; `None` if the configuration names it.
+        glob: Option<usize>,
+    },
+    /// A file is no routine any more.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why: a lower-case fragment.
+        reason: String,
+    },
+    /// Files cannot be routines.
+    Unfit {
+        /// Which, and why: a lower-case fragment.
+        what: String,
+        /// What helps.
+        help: String,
+    },
+    /// Inputs of a build changed in content, came or went, and have come to rest.
+    Inputs {
+        /// The number of the build.
+        build: usize,
+        /// Which ones, at most 16, sorted, relative to the directory of the configuration where they lie beneath it. For a
+        /// file that went unheard of, its directory.
+        paths: Vec<PathBuf>,
+    },
     /// Changes are seen by looking instead of by events from now on.
     Polling {
         /// Why, and of which routines: a lower-case fragment.
@@ -310,6 +353,25 @@ pub enum Sighting {
     },
     /// Events tell of changes again; what they tell of, in words.
     Events(String),
+    /// No event told of a change, and its place is looked at as well from now on.
+    Unheard {
+        /// The routine.
+        routine: RoutineName,
+        /// What was seen, and what follows: a lower-case fragment.
+        what: String,
+    },
+    /// File events were lost, so that everything is looked at again.
+    Lost {
+        /// How often that was so, this time included.
+        times: u32,
+    },
+    /// The edit before was taken although a program still has the file open for writing.
+    Open {
+        /// The routine.
+        routine: RoutineName,
+        /// What was done: a lower-case fragment.
+        what: String,
+    },
     /// Everything that was changed before this sync was asked for has been said.
     Synced(u64),
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::disk::{FENCE, Mapper, NEVER, OFTEN, off, run};
+use crate::common::disk::{FENCE, Mapper, NEVER, OFTEN, Open, off, run};
 use crate::common::{Bed, code, long};
 
 /// The entry gets a second name outside of the watched directory, and whoever writes there causes no event here.
@@ -120,7 +120,7 @@ async fn a05_a_directory_moved_in_brings_its_entry_along() {
 async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_one_at_its_close() {
     let bed = Bed::fenced("").await;
     let mut watch = bed.watch(&[]).await;
-    let Some(mut mapper) = Mapper::start(&bed.entry("hello")).await else {
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
         return;
     };
     let stored = Instant::now();
@@ -141,7 +141,7 @@ async fn a09_a_store_into_a_mapped_file_is_found_while_it_is_open_and_another_on
 async fn a09_a_second_store_into_a_file_that_stays_mapped_is_found_though_it_looks_the_same() {
     let bed = Bed::fenced(OFTEN).await;
     let mut watch = bed.watch(&[]).await;
-    let Some(mut mapper) = Mapper::start(&bed.entry("hello")).await else {
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::Kept).await else {
         return;
     };
     let saves = [1, 2, 3];
@@ -244,6 +244,73 @@ async fn a12_new_times_and_permissions_alone_make_no_request() {
     bed.fence(&mut watch).await;
     watch.stop().await;
     assert_eq!(bed.requests("hello"), before);
+}
+
+#[tokio::test]
+async fn a12_a_save_that_changes_nothing_asks_again_once_another_er_dev_was_at_work() {
+    let bed = Bed::fenced(NEVER).await;
+    let mut watch = bed.watch(&[]).await;
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    let pushed = bed.run(&["push", "--force", "hello"]).await;
+    assert_eq!(pushed.code, Some(0), "{}", pushed.stderr);
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    let event = watch.end_of_edit_of("hello").await;
+    assert!(bed.requests("hello") > before, "{event}");
+    // And that is believed from then on.
+    let before = bed.requests("hello");
+    bed.write("hello", &code("hello", 0));
+    assert_eq!(watch.end_of_edit_of("hello").await["event"], "unchanged");
+    assert_eq!(bed.requests("hello"), before);
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn a37_what_is_stored_without_an_event_lets_its_root_be_polled_and_that_is_told_once() {
+    // So rare a look that the later stores cannot all have been found by it.
+    let bed = Bed::fenced("[watch]\nrescan = \"20s\"\n").await;
+    let mut watch = bed.watch(&[]).await;
+    let Some(mut mapper) = Mapper::start(&bed.entry("hello"), Open::No).await else {
+        return;
+    };
+    mapper.store(&code("hello", 1)).await;
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    let told: Vec<_> = watch.seen().filter(|it| it["event"] == "warning").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["routine"], &told[0]["problem"]["class"]),
+        (&"hello".into(), &"watch".into())
+    );
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(0), "nothing is wrong: {status}");
+    for one in status["routines"].as_array().unwrap() {
+        assert_eq!(
+            one["backend"], "inotify and poll",
+            "of the same root: {status}"
+        );
+        assert_eq!(one["backend_why"], "a change came without a file event");
+    }
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_eq!(
+        ended.events()[0]["backend"],
+        "inotify and poll",
+        "{}",
+        ended.stdout
+    );
+    mapper.end().await;
+    watch.stop().await;
+    let all = [0, 1].map(|save| code("hello", save));
+    bed.assert_uploads("hello", &all, "mapped");
+    // Without a watch it is what one would do that starts now.
+    let ended = bed.run(&["explain", "src/hello.js"]).await;
+    assert_ne!(
+        ended.events()[0]["backend_why"],
+        "a change came without a file event"
+    );
 }
 
 #[tokio::test]

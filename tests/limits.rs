@@ -126,6 +126,26 @@ async fn a34_where_watches_run_out_the_rest_is_polled_and_fifty_files_are_seen_w
     ] {
         assert!(line.contains(words), "{line}");
     }
+    // Which of them have a watch is the system's choice.
+    let mut polled = 0;
+    for name in &names {
+        let ended = bed
+            .run(&["explain", &format!("src/{name}/{name}.js")])
+            .await;
+        let explained = &ended.events()[0];
+        match explained["backend"].as_str() {
+            Some("poll") => {
+                let why = explained["backend_why"].as_str().unwrap();
+                assert!(why.starts_with("no inotify watch is left"), "{why}");
+                polled += 1;
+            }
+            backend => assert_eq!(backend, Some("inotify"), "{explained}"),
+        }
+    }
+    assert!((40..=50).contains(&polled), "{polled}");
+    let (exit, status) = bed.status().await;
+    assert_eq!(exit, Some(1), "{status}");
+    assert_eq!(status["conditions"][0]["reason"]["class"], "watch");
     watch.forget();
     let (exit, done) = watch.stop().await;
     assert_eq!((exit, &done["uploaded"]), (Some(0), &150.into()));

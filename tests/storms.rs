@@ -8,19 +8,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::disk::{FENCE, NEVER, off, run};
-use crate::common::{Bed, code, has, long, resident};
+use crate::common::{Bed, Watch, code, has, long, resident};
 use rustix::process::Signal;
-
-/// What is logged each time events were lost.
-const LOST: &str = "file events were lost";
 
 /// Names of routines.
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("r{n}")).collect()
 }
 
-fn count(log: &Path, words: &str) -> usize {
-    fs::read_to_string(log).unwrap().matches(words).count()
+/// How often events were lost, by the status, and how often that was told.
+async fn lost(bed: &Bed, watch: &mut Watch) -> (u64, usize) {
+    let (_, status) = bed.status().await;
+    watch.hear();
+    let told = watch.seen().filter(|event| {
+        let what = event["problem"]["what"].as_str();
+        event["event"] == "warning"
+            && what.is_some_and(|what| what.starts_with("file events were lost"))
+    });
+    (status["events_lost"].as_u64().unwrap(), told.count())
 }
 
 #[tokio::test]
@@ -41,8 +46,7 @@ async fn overflow(others: usize, entries: usize) {
     let names = names(entries);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bed = Bed::with(&names, Default::default(), NEVER).await;
-    let log = bed.path("log");
-    let mut watch = bed.watch_logged(&["--log", "debug"], &log).await;
+    let mut watch = bed.watch(&[]).await;
     watch.signal(Signal::STOP);
     let (src, all) = (bed.path("src"), names.join(" "));
     off(move || {
@@ -69,21 +73,19 @@ async fn overflow(others: usize, entries: usize) {
     let rate = Duration::from_secs(u64::try_from(entries / 80).unwrap());
     let waited = woken.elapsed();
     assert!(waited <= rate + Duration::from_secs(6), "{waited:?}");
-    watch.forget();
+    assert_eq!(lost(&bed, &mut watch).await, (1, 1));
     let (exit, done) = watch.stop().await;
     assert_eq!(exit, Some(0));
     assert_eq!(done["uploaded"], 2 * entries, "{done}");
-    assert_eq!(count(&log, LOST), 1);
     bed.assert_at_rest();
 }
 
 #[tokio::test]
 async fn a01_every_queue_that_overflows_while_er_dev_works_costs_looks_and_no_edit() {
     let bed = Bed::fenced(NEVER).await;
-    let log = bed.path("log");
-    let mut watch = bed.watch_logged(&["--log", "debug"], &log).await;
-    let rounds = if long() { 20 } else { 2 };
-    for round in 1..=rounds {
+    let mut watch = bed.watch(&[]).await;
+    let rounds: u64 = if long() { 20 } else { 2 };
+    for round in 1..=usize::try_from(rounds).unwrap() {
         watch.signal(Signal::STOP);
         let (src, last) = (bed.path("src"), code("hello", round));
         off(move || {
@@ -102,11 +104,12 @@ async fn a01_every_queue_that_overflows_while_er_dev_works_costs_looks_and_no_ed
         bed.write(FENCE, &code(FENCE, round));
         bed.until_newest_is(FENCE, &code(FENCE, round)).await;
     }
-    watch.forget();
+    let (lost, told) = lost(&bed, &mut watch).await;
     watch.stop().await;
-    let lost = count(&log, LOST);
     assert!(lost >= rounds && lost <= 3 * rounds, "{lost} looks");
-    let uploads = bed.uploads("hello").len();
+    // The first, the tenth and so on.
+    assert_eq!(told, usize::try_from(lost.ilog10() + 1).unwrap(), "{lost}");
+    let uploads = bed.uploads("hello").len() as u64;
     assert!(uploads <= 1 + 2 * rounds, "{uploads} uploads");
 }
 
@@ -117,8 +120,7 @@ async fn a03_a_storm_of_events_while_the_service_is_slow_stays_in_bounds_and_los
     let names = names(20);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let bed = Bed::with(&names, Default::default(), NEVER).await;
-    let log = bed.path("log");
-    let watch = bed.watch_logged(&["--log", "debug"], &log).await;
+    let watch = bed.watch(&[]).await;
     bed.fault("UploadRoutineCode:*:delay(100)");
     let before = resident(watch.pid(), "VmHWM");
     let (src, all) = (bed.path("src"), names.join(" "));

@@ -8,11 +8,15 @@ const PURE: &[&str] = &[
     "routine.rs",
     "nearest.rs",
     "config/draft.rs",
+    "environment.rs",
+    "build/turns.rs",
     "watch/select.rs",
+    "watch/claims.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
     "watch/runtime.rs",
     "watch/secrets.rs",
+    "watch/wanted.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/git/index.rs",
@@ -23,8 +27,12 @@ const PURE: &[&str] = &[
     "revision/protocol/knowledge.rs",
     "revision/protocol/knowledge/listing.rs",
     "revision/protocol/knowledge/requests.rs",
+    "config/origin.rs",
+    "environment.rs",
+    "revision/protocol/staging.rs",
     "cloud/error.rs",
     "cloud/credentials/answer.rs",
+    "cloud/credentials/document.rs",
     "cloud/credentials/looks.rs",
     "cloud/credentials/means.rs",
     "cloud/time.rs",
@@ -57,6 +65,7 @@ const PURE: &[&str] = &[
     "emulator/replay.rs",
     "emulator/switches.rs",
     "emulator/routines.rs",
+    "emulator/staging.rs",
     "emulator/gateway.rs",
     "emulator/operations.rs",
     "emulator/form.rs",
@@ -87,14 +96,24 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
     ("nearest", &[]),
     ("clock", &[]),
+    ("environment", &[]),
+    ("secrets", &[]),
+    ("process", &["report", "secrets"]),
     ("config", &["routine", "nearest"]),
     ("watch", &["routine", "clock", "config"]),
-    ("pipeline", &["routine", "clock", "report", "revision"]),
+    ("build", &["routine", "environment"]),
+    (
+        "pipeline",
+        &["routine", "clock", "report", "revision", "build"],
+    ),
     (
         "revision",
         &["routine", "nearest", "clock", "cloud", "config"],
     ),
-    ("cloud", &["routine", "clock", "config"]),
+    (
+        "cloud",
+        &["routine", "clock", "config", "environment", "secrets"],
+    ),
     ("report", &["routine"]),
     ("control", &["routine", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),
@@ -182,6 +201,23 @@ fn a_room_names_only_what_lies_to_its_right() {
                     "{name} names {named}: {line}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn nothing_turns_the_check_of_certificates_off() {
+    for (name, source) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        for line in code(source) {
+            let off = [
+                "danger_accept",
+                "dangerous()",
+                "NoCertificateVerification",
+                "insecure",
+            ]
+            .iter()
+            .any(|word| line.contains(word));
+            assert!(!off, "{name}: {line}");
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::disk::{FENCE, OFTEN, off, write_slowly};
@@ -103,8 +105,7 @@ async fn a06_saves_one_after_the_other_without_a_pause_go_up_whole_and_the_last_
 #[tokio::test]
 async fn a08_a_whole_file_that_stays_open_goes_up_after_the_longest_wait_and_that_is_said() {
     let bed = Bed::fenced("").await;
-    let log = bed.path("log");
-    let mut watch = bed.watch_logged(&[], &log).await;
+    let mut watch = bed.watch(&[]).await;
     let begun = Instant::now();
     let mut file = File::create(bed.entry("hello")).unwrap();
     file.write_all(code("hello", 1).as_bytes()).unwrap();
@@ -113,23 +114,36 @@ async fn a08_a_whole_file_that_stays_open_goes_up_after_the_longest_wait_and_tha
     let waited = begun.elapsed();
     assert!(waited >= Duration::from_secs(2), "{waited:?}");
     assert!(waited <= Duration::from_secs(6), "{waited:?}");
-    // Its end changes nothing.
+    let said: Vec<_> = watch
+        .seen()
+        .filter(|event| event["event"] == "warning")
+        .map(|event| event["problem"]["what"].as_str().unwrap().to_owned())
+        .collect();
+    let [said] = &said[..] else {
+        panic!("it was said {} times: {said:?}", said.len());
+    };
+    assert!(
+        said.ends_with("hello.js` is taken although a program still has it open for writing"),
+        "{said}"
+    );
+    let stands = async || {
+        let (exit, status) = bed.status().await;
+        let routines = status["routines"].as_array().unwrap();
+        let hello = routines.iter().find(|one| one["routine"] == "hello");
+        let hello = hello.unwrap();
+        assert_eq!((exit, &hello["state"]), (Some(0), &"ok".into()), "{status}");
+        hello["reason"]["what"].as_str().map(str::to_owned)
+    };
+    assert_eq!(stands().await.as_ref(), Some(said));
+    // Its end changes nothing, but that it is whole is known then.
     drop(file);
     assert_eq!(
         watch.end_of_edit_of("hello").await["event"],
         "unchanged",
         "the close"
     );
-    let said = watch.seen().filter(|event| event["event"] == "warning");
-    let said: String = said.map(ToString::to_string).collect();
-    let logged = fs::read_to_string(&log).unwrap();
+    assert_eq!(stands().await, None);
     watch.stop().await;
-    assert!(
-        [said, logged]
-            .iter()
-            .any(|text| text.contains("hello.js") && text.contains("open for writing")),
-        "nothing was said"
-    );
     let all = [0, 1].map(|save| code("hello", save));
     bed.assert_uploads("hello", &all, "left open");
 }
@@ -154,6 +168,46 @@ async fn a08_a_file_that_stays_open_and_does_not_parse_is_waited_for() {
     assert_eq!(event["event"], "error", "{event}");
     watch.stop().await;
     bed.assert_uploads("hello", &[code("hello", 0), text], "left open");
+}
+
+#[tokio::test]
+async fn a08_where_it_is_polled_a_file_that_never_rests_is_told_and_taken_once_it_does() {
+    let poll = "[watch]\nmax_wait = \"300ms\"\nbackend = \"poll\"\npoll_interval = \"100ms\"\n";
+    let bed = Bed::fenced(poll).await;
+    let mut watch = bed.watch(&[]).await;
+    let path = bed.entry("hello");
+    let rests = Arc::new(AtomicBool::new(false));
+    let goes_on = Arc::clone(&rests);
+    // What there is parses at any time, so that nothing but its rest can tell that it is whole.
+    let writer = std::thread::spawn(move || {
+        let mut file = File::options().append(true).open(path).unwrap();
+        while !goes_on.load(Ordering::SeqCst) {
+            file.write_all(b"// more\n").unwrap();
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        file
+    });
+    let event = watch.until("waiting").await;
+    assert_eq!(event["routine"], "hello", "{event}");
+    let what = event["problem"]["what"].as_str().unwrap();
+    assert!(what.ends_with("hello.js` changes all the time"), "{what}");
+    let (_, status) = bed.status().await;
+    let routines = status["routines"].as_array().unwrap();
+    let hello = routines.iter().find(|one| one["routine"] == "hello");
+    let hello = hello.unwrap();
+    assert_eq!(hello["state"], "pending", "{status}");
+    assert_eq!(hello["reason"]["what"], what);
+    assert_eq!(hello["backend"], "poll");
+    rests.store(true, Ordering::SeqCst);
+    let file = writer.join().unwrap();
+    let begun = Instant::now();
+    let event = watch.end_of_edit_of("hello").await;
+    assert_eq!(event["event"], "uploaded", "{event}");
+    assert!(begun.elapsed() <= Duration::from_secs(5), "{begun:?}");
+    drop(file);
+    let last = fs::read(bed.entry("hello")).unwrap();
+    watch.stop().await;
+    bed.assert_uploads("hello", &[code("hello", 0).into_bytes(), last], "polled");
 }
 
 /// Writes halves with a pause that is longer than any quiet time, and hands over what is to be done before the first one.

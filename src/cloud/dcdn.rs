@@ -5,6 +5,7 @@
 //! without a guess, they are unknown, and then nothing is deleted.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use base64::Engine as _;
@@ -67,7 +68,29 @@ impl Cloud {
         routine: &RoutineName,
         description: &str,
     ) -> Result<(Revision, Form), CloudError> {
-        let operation = "UploadRoutineCode";
+        self.begin(permit, "UploadRoutineCode", routine, description)
+            .await
+    }
+
+    /// Asks for the form to post code with that is to run on staging (`UploadStagingRoutineCode`). What the answer names
+    /// may be the staging slot, a version, or neither of them.
+    pub async fn begin_staging(
+        &self,
+        permit: Permit<'_>,
+        routine: &RoutineName,
+        description: &str,
+    ) -> Result<(Revision, Form), CloudError> {
+        self.begin(permit, "UploadStagingRoutineCode", routine, description)
+            .await
+    }
+
+    async fn begin(
+        &self,
+        permit: Permit<'_>,
+        operation: &'static str,
+        routine: &RoutineName,
+        description: &str,
+    ) -> Result<(Revision, Form), CloudError> {
         let arguments = [("Name", routine.as_str()), ("CodeDescription", description)];
         let sent = self.rpc.send(permit, operation, &arguments, Size::Words);
         let answer = sent.await?;
@@ -82,6 +105,38 @@ impl Cloud {
         let config = content.get("OssPostConfig").unwrap_or(&Value::Null);
         let form = Form::read(config, self.loopback).map_err(|error| refused(error.to_string()))?;
         Ok((Revision::new(&revision), form))
+    }
+
+    /// Makes a version of what is on staging (`CommitStagingRoutineCode`).
+    pub async fn commit_staging(
+        &self,
+        permit: Permit<'_>,
+        routine: &RoutineName,
+        description: &str,
+    ) -> Result<Revision, CloudError> {
+        let operation = "CommitStagingRoutineCode";
+        let arguments = [("Name", routine.as_str()), ("CodeDescription", description)];
+        let sent = self.rpc.send(permit, operation, &arguments, Size::Words);
+        let answer = sent.await?;
+        let content = answer.get("Content").unwrap_or(&Value::Null);
+        // One sample of the documentation has the number alone.
+        let named = content.get("CodeRevision").and_then(text);
+        let named = named.or_else(|| text(content)).filter(|text| is_name(text));
+        match named {
+            Some(revision) => Ok(Revision::new(&revision)),
+            None => Err(odd(&answer, operation, "the answer names no version")),
+        }
+    }
+
+    /// The addresses of the nodes that run what is on staging (`DescribeDcdnStagingIp`).
+    pub async fn staging_addresses(&self) -> Result<Vec<IpAddr>, CloudError> {
+        let operation = "DescribeDcdnStagingIp";
+        let answer = self.rpc.call(operation, &[], Size::Words).await?;
+        let listed = answer.pointer("/IPV4s/IPV4").unwrap_or(&Value::Null);
+        let one = std::slice::from_ref(listed);
+        let all = listed.as_array().map_or(one, Vec::as_slice);
+        let addresses = all.iter().filter_map(Value::as_str);
+        Ok(addresses.filter_map(|text| text.parse().ok()).collect())
     }
 
     /// Posts the code with the form of its upload. `Ok` means that the service has it.

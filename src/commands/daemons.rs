@@ -1,5 +1,6 @@
 //! The running watches that a command means: those of its configuration, or all of this user where there is none.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::control::client::{self, ClientError};
 use crate::control::place::{self, Found, PlaceError};
 use crate::control::status::Status;
 use crate::report::class::Class;
+use crate::routine::RoutineName;
 use crate::state::StateDir;
 
 use super::context::state_failure;
@@ -33,15 +35,23 @@ pub(super) struct Daemons {
     directory: PathBuf,
 }
 
-/// What a command about several watches writes with `--json`, as a line.
-pub(super) fn object<T: Serialize>(daemons: Vec<T>) -> String {
+/// What a command about several watches writes with `--json`, as a line. `unheld` are the routines of the configuration
+/// that none of them holds.
+pub(super) fn object<T: Serialize>(daemons: Vec<T>, unheld: &[RoutineName]) -> String {
     #[derive(Serialize)]
-    struct Object<T> {
+    struct Object<'a, T> {
         v: u8,
         daemons: Vec<T>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        unheld: &'a [RoutineName],
     }
+    let object = Object {
+        v: 1,
+        daemons,
+        unheld,
+    };
     // Only a map with odd keys or a failing writer can fail here, and there is neither.
-    let object = serde_json::to_string(&Object { v: 1, daemons }).unwrap_or_default();
+    let object = serde_json::to_string(&object).unwrap_or_default();
     format!("{object}\n")
 }
 
@@ -128,6 +138,24 @@ fn configuration(common: &Common) -> Result<Option<String>, Failure> {
 }
 
 impl Daemons {
+    /// The routines of the configuration that none of these watches holds. Empty where that cannot be told, as when there
+    /// is no configuration, or one of the watches does not answer.
+    pub(super) fn unheld(&self, common: &Common) -> Vec<RoutineName> {
+        let known: Result<Vec<&Status>, _> =
+            self.list.iter().map(|it| it.status.as_ref()).collect();
+        let (Some(_), Ok(known), Ok(config)) = (&self.config, known, super::load(common)) else {
+            return Vec::new();
+        };
+        let held: BTreeSet<&str> = known
+            .into_iter()
+            .flat_map(|status| &status.routines)
+            .map(|one| one.routine.as_str())
+            .collect();
+        let all = config.routines.into_iter().map(|routine| routine.name);
+        all.filter(|name| !self.list.is_empty() && !held.contains(name.as_str()))
+            .collect()
+    }
+
     /// What to say where none of those that are meant runs.
     pub(super) fn none(&self) -> Option<Failure> {
         if !self.list.is_empty() {

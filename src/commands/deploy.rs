@@ -1,12 +1,14 @@
 //! One job's way: reads the source, drives the pass, and tells what came of it.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::config::Routine;
+use crate::config::{Routine, Upload};
 use crate::pipeline::daemon::Telling;
 use crate::pipeline::schedule::{Again, End, Ended, Job, Landed, Reach};
 use crate::report::class::Class;
@@ -30,6 +32,33 @@ pub(super) struct Manner {
     pub(super) quiet: (Duration, Duration),
     /// What has been told of the state that all deploys share.
     pub(super) condition: Condition,
+    /// How to reach the nodes that run staging.
+    pub(super) hint: Hint,
+}
+
+/// How to reach the nodes that run staging: asked for and told at the first upload there, once a run, and of so little
+/// weight that nothing comes of it where the service does not tell.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hint(Arc<AtomicBool>);
+
+impl Hint {
+    async fn give(&self, session: &Session, ended: &Ended, tell: &mpsc::Sender<Telling>) {
+        let Ended::Stored { landed, .. } = ended else {
+            return;
+        };
+        let staged = landed.end == End::Uploaded && landed.revision.is_staging();
+        if !staged || self.0.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match session.staging_addresses().await {
+            Ok(addresses) if !addresses.is_empty() => {
+                let routine = session.routine().name.clone();
+                tell_all(tell, [Event::Staging { routine, addresses }]).await;
+            }
+            Ok(_) => tracing::debug!("the service names no nodes that run staging"),
+            Err(error) => tracing::debug!(%error, "the nodes that run staging are not told"),
+        }
+    }
 }
 
 /// Carries a job out with a routine's session, and gives the session back.
@@ -42,6 +71,9 @@ pub(super) async fn carry_out(
     let condition = manner.condition.clone();
     let (session, ended) = match job {
         Job::Deploy(edit) => deploy(edit, session, &tell, manner).await,
+        Job::Tidy(routine) if session.routine().upload == Upload::Staging => {
+            look_at_staging(routine, session, &tell, &condition).await
+        }
         Job::Tidy(routine) => tidy(routine, session, &tell, &condition).await,
     };
     tell_all(&tell, condition.changes(&session)).await;
@@ -69,6 +101,67 @@ async fn tidy(
     (session, Ended::Tidied { again, reach })
 }
 
+/// Looks whether staging still runs what was put there last, and puts it there again if not.
+async fn look_at_staging(
+    routine: RoutineName,
+    mut session: Session,
+    tell: &mpsc::Sender<Telling>,
+    condition: &Condition,
+) -> (Session, Ended) {
+    let Some(code) = session.staged() else {
+        let (again, reach) = (None, Reach::Unasked);
+        return (session, Ended::Tidied { again, reach });
+    };
+    let begun = match condition.list_again(&mut session).await {
+        Ok(()) => session.begin().await,
+        Err(error) => Err(error.into()),
+    };
+    let (again, reach) = match begun {
+        Ok(mut pass) => {
+            // What was known before is no answer to the question what is there now.
+            let looked = pass.look().await;
+            let staged = match looked {
+                Ok(()) => pass.stage(&code, false).await,
+                Err(error) => Err(error),
+            };
+            tell_happened(&mut pass, &routine, 0, tell).await;
+            match staged {
+                Ok(stored) => {
+                    if stored.how == How::Uploaded {
+                        tell_all(tell, [overtaken_on_staging(&routine, &code)]).await;
+                    }
+                    (pass.settle_staging().map(after), Reach::Answered)
+                }
+                Err(error) => (Some(problem::again(&error)), problem::reach(&error)),
+            }
+        }
+        Err(error) => (Some(problem::again(&error)), problem::reach(&error)),
+    };
+    (session, Ended::Tidied { again, reach })
+}
+
+fn overtaken_on_staging(routine: &RoutineName, code: &Code) -> Event {
+    let digest = code.digest().short();
+    let problem = Problem {
+        what: format!(
+            "an earlier upload without an answer came late and lay over {digest} on staging, which was uploaded again"
+        ),
+        help: "nothing to do; it is looked at again as long as that can happen".into(),
+        class: Class::InDoubt,
+        operation: None,
+        request_id: None,
+        frame: None,
+    };
+    Event::Warning {
+        routine: Some(routine.clone()),
+        problem,
+    }
+}
+
+fn after(moment: clock::Moment) -> Again {
+    Again::After(moment.since(clock::now()))
+}
+
 async fn deploy(
     edit: Edit,
     mut session: Session,
@@ -88,11 +181,13 @@ async fn deploy(
     let ended = match begun {
         // Read with the lock in hand: the wait for it may be long, and the newest bytes are what is wanted.
         Ok(mut pass) => match read(&edit, &routine, manner.demands).await {
-            Ok(source) => store(&edit, &source, &routine, &mut pass, tell, manner.force).await,
+            Ok(source) => store(&edit, &source, &routine, &mut pass, tell, &manner).await,
             Err(ended) => ended,
         },
         Err(error) => failed(&error, &edit.routine),
     };
+    // Nobody has to wait for a hint with the lock in hand.
+    manner.hint.give(&session, &ended, tell).await;
     (session, ended)
 }
 
@@ -102,10 +197,13 @@ async fn store(
     routine: &Routine,
     pass: &mut Pass<'_>,
     tell: &mpsc::Sender<Telling>,
-    force: bool,
+    manner: &Manner,
 ) -> Ended {
     let code = &source.code;
-    let stored = pass.store(code, force).await;
+    let stored = match routine.upload {
+        Upload::Revision => pass.store(code, manner.force).await,
+        Upload::Staging => pass.stage(code, manner.force).await,
+    };
     tell_happened(pass, &edit.routine, edit.saves, tell).await;
     match stored {
         Ok(stored) => {
@@ -117,6 +215,13 @@ async fn store(
             let _ = tell
                 .send(Telling::Landed(edit.routine.clone(), landed.clone()))
                 .await;
+            if routine.upload == Upload::Staging {
+                return Ended::Stored {
+                    landed,
+                    tidy: pass.settle_staging().map(after),
+                    unpublished: None,
+                };
+            }
             let trimmed = trim(pass, &edit.routine, tell, Told::NotYet).await;
             Ended::Stored {
                 landed,

@@ -95,7 +95,7 @@ async fn compare(common: &Common, flags: cli::Diff, report: &mut Report) -> Resu
     one.close(u8::from(!same)).await
 }
 
-/// What is live in production, else the newest version.
+/// What is live in production, else the newest version, else what is on staging.
 fn usual(session: &Session) -> Result<Revision, Failure> {
     let knowledge = session.knowledge();
     let live = session.live_in("production").ok().flatten();
@@ -106,7 +106,8 @@ fn usual(session: &Session) -> Result<Revision, Failure> {
             .next()
             .map(|it| it.revision.clone())
     };
-    live.or_else(newest).ok_or_else(|| {
+    let staged = || knowledge.staging_slot().map(|it| it.revision.clone());
+    live.or_else(newest).or_else(staged).ok_or_else(|| {
         let name = &session.routine().name;
         Failure::refused(format!(
             "{name} has no version to compare with\n= help: `er-dev push {name}` makes one"
@@ -115,7 +116,8 @@ fn usual(session: &Session) -> Result<Revision, Failure> {
 }
 
 fn mark(session: &Session, revision: &Revision) -> Option<Mark> {
-    let mut listed = session.knowledge().newest_first();
+    let listing = session.knowledge().listing()?;
+    let mut listed = listing.revisions.iter();
     let listed = listed.find(|listed| listed.revision == *revision)?;
     Mark::read(&listed.description)
 }
@@ -131,6 +133,10 @@ fn describe(session: &Session, revision: &Revision) -> String {
             .collect(),
         _ => Vec::new(),
     };
+    let slot = session.knowledge().staging_slot();
+    if revision.is_staging() && slot.is_some_and(|slot| slot.revision == *revision) {
+        return format!("{revision} (on staging)");
+    }
     match live[..] {
         [] => revision.to_string(),
         _ => format!("{revision} (live in {})", live.join(", ")),

@@ -6,7 +6,8 @@ use crate::emulator::{Emulator, Options};
 use crate::report::Report;
 use crate::report::class::Class;
 
-use super::{Failure, signals};
+use super::Failure;
+use super::signals::Signals;
 
 /// Runs until a signal.
 pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8, Failure> {
@@ -24,7 +25,8 @@ pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8,
         settings,
         faults: flags.faults,
     };
-    let stop = signals::at(1)?;
+    let signals = Signals::listen()?;
+    let stop = signals.at(1);
     let help = "give another file with `--history FILE`";
     let emulator = Emulator::start(options)
         .await

@@ -1,25 +1,30 @@
 //! `er-dev explain`: what a path is, why, which routine it belongs to, and whether an entry could go up now.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cli::{self, Common};
-use crate::config::{Config, Routine};
+use crate::config::{Build, Config, Pattern, Routine};
 use crate::report::class::Class;
 use crate::report::json::line;
+use crate::report::standing::Routine as Standing;
 use crate::report::text::{self, BAD, CARE, GOOD, NEWS};
 use crate::report::words::{escape, size};
 use crate::report::{Format, Look, Problem, Report};
 use crate::routine::RoutineName;
-use crate::watch::explain::{Explanation, Kind, Real, explain};
+use crate::watch::explain::{Explanation, Kind, NOT_WATCHED, Real, explain};
 use crate::watch::select::{Origin, Rule, Verdict};
 use crate::watch::source::{self, Demands};
 
-use super::{Failure, context, load, problem};
+use super::{Failure, context, daemons, load, problem};
+
+/// How long a running watch may take to say how it notices changes.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Explains every path.
-pub(super) fn run(
+pub(super) async fn run(
     common: &Common,
     flags: cli::Explain,
     report: &mut Report,
@@ -30,10 +35,19 @@ pub(super) fn run(
         Failure::of_error(Class::Machine, error, "go to one that is there")
     })?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &config.watch, &flags.paths, &here).map_err(|error| {
+    let explained = explain(
+        &targets,
+        &context::inputs(&config, config.builds()),
+        &config.globs,
+        &config.watch,
+        &flags.paths,
+        &here,
+    )
+    .map_err(|error| {
         let help = "mend it in `watch.ignore`; the syntax is that of .gitignore";
         Failure::of_error(Class::Config, error, help)
     })?;
+    let running = running(common).await;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
         let page = Page {
@@ -42,6 +56,7 @@ pub(super) fn run(
             given,
             explained,
             entries: entries(&config, &explained.verdict),
+            backend: backend(explained, &running),
         };
         if as_json {
             report.print(&line(&page.object()));
@@ -82,6 +97,27 @@ struct Page<'a> {
     given: &'a Path,
     explained: &'a Explanation,
     entries: Vec<Entry<'a>>,
+    /// How changes there are noticed, and why so, if a running watch said that.
+    backend: (&'a str, Option<&'a str>),
+}
+
+/// How the running watches of the configuration stand. They need not be there, nor answer.
+async fn running(common: &Common) -> Vec<Standing> {
+    let daemons = daemons::find(common, PATIENCE).await;
+    let list = daemons.map(|daemons| daemons.list).unwrap_or_default();
+    let statuses = list.into_iter().filter_map(|daemon| daemon.status.ok());
+    statuses.flat_map(|status| status.routines).collect()
+}
+
+/// How changes of a path are noticed: as the running watch of its routine says, else as one would that starts now.
+fn backend<'a>(explained: &'a Explanation, running: &'a [Standing]) -> (&'a str, Option<&'a str>) {
+    let names = &explained.routines;
+    let own = |one: &&Standing| names.iter().any(|name| name.as_str() == one.routine);
+    let said = running.iter().find(own);
+    match said.and_then(|one| Some((one.backend.as_deref()?, one.backend_why.as_deref()))) {
+        Some(said) if explained.backend != NOT_WATCHED => said,
+        _ => (explained.backend, None),
+    }
 }
 
 impl Page<'_> {
@@ -102,8 +138,16 @@ impl Page<'_> {
         match &explained.verdict {
             Verdict::Entry { .. } => tell("Entry", GOOD, &reason),
             Verdict::Target(_) => tell("Target", GOOD, &reason),
+            _ if !explained.inputs.is_empty() => {}
             Verdict::Ignored(_) => tell("Ignored", CARE, &reason),
             Verdict::Other { .. } => tell("Other", NEWS, &reason),
+        }
+        for (build, pattern) in &explained.inputs {
+            tell("Input", GOOD, &self.input(*build, pattern));
+        }
+        for (build, of) in self.makers() {
+            let (command, of) = (escape(&build.command), list(&of));
+            tell("Made", NEWS, &format!("by `{command}` for {of}"));
         }
         if let Some(Real { path, kind }) = &explained.real {
             let kind = kind.map_or("which leads nowhere", Kind::words);
@@ -132,18 +176,58 @@ impl Page<'_> {
             "" => tell("Belongs", NEWS, "to no routine"),
             routines => tell("Belongs", NEWS, &format!("to {routines}")),
         }
-        tell("Backend", NEWS, explained.backend);
+        match self.backend {
+            (by, None) => tell("Backend", NEWS, by),
+            (by, Some(why)) => tell("Backend", NEWS, &format!("{by}: {}", escape(why))),
+        }
         out
+    }
+
+    /// The builds that make the entry, if the path is one, each with its routines.
+    fn makers(&self) -> Vec<(&Build, Vec<RoutineName>)> {
+        let is_entry =
+            |routine: &&Routine| self.entries.iter().any(|(it, _)| it.name == routine.name);
+        let mut makers = Vec::new();
+        for made in self.config.builds() {
+            let of = made.routines.into_iter().filter(is_entry);
+            let of: Vec<RoutineName> = of.map(|routine| routine.name.clone()).collect();
+            if !of.is_empty() {
+                makers.push((made.build, of));
+            }
+        }
+        makers
+    }
+
+    fn input(&self, build: usize, pattern: &Pattern) -> String {
+        let command = self
+            .config
+            .builds()
+            .get(build)
+            .map(|made| escape(&made.build.command));
+        let command = command.unwrap_or_default();
+        let config = self.shown(&self.config.file);
+        let (text, line) = (escape(&pattern.text), pattern.line);
+        format!(
+            "of the build `{command}` by `{text}` in {config}:{line}: it runs when this changes"
+        )
     }
 
     /// Why the verdict is what it is: what is said behind its name.
     fn reason(&self) -> String {
+        if let (Verdict::Ignored(_) | Verdict::Other { .. }, [(build, pattern), ..]) =
+            (&self.explained.verdict, &self.explained.inputs[..])
+        {
+            return self.input(*build, pattern);
+        }
         let holds = list(&self.explained.holds);
         match &self.explained.verdict {
             Verdict::Entry { despite, .. } => {
                 let config = self.shown(&self.config.file);
                 let of = |(routine, _): &Entry<'_>| {
-                    format!("of {} ({config}:{})", routine.name, routine.line)
+                    let glob = routine.glob.and_then(|glob| self.config.globs.get(glob));
+                    let by = glob.map(|glob| format!(", by `{}`", escape(&glob.pattern.text)));
+                    let by = by.unwrap_or_default();
+                    format!("of {}{by} ({config}:{})", routine.name, routine.line)
                 };
                 let entries: Vec<String> = self.entries.iter().map(of).collect();
                 let despite = despite
@@ -163,11 +247,36 @@ impl Page<'_> {
             Verdict::Other { .. } if !holds.is_empty() => {
                 format!("a directory never goes up; the entries in it do: {holds}")
             }
+            Verdict::Other { .. } if !self.explained.fits.is_empty() => self.fitting(),
             Verdict::Other { kept } => {
                 let why = self.why_not(kept.as_ref());
                 format!("nothing happens when it changes, because {why}")
             }
         }
+    }
+
+    /// What is said of a path that fits patterns and is no entry: nothing is there, or several files have one name.
+    fn fitting(&self) -> String {
+        let config = self.shown(&self.config.file);
+        let fit = self.explained.fits.iter();
+        let fit = fit.filter_map(|&glob| self.config.globs.get(glob));
+        let fit = fit.map(|glob| {
+            let (text, line) = (escape(&glob.pattern.text), glob.pattern.line);
+            let shown = self.explained.path.strip_prefix(glob.dir());
+            let shown = shown.unwrap_or(&self.explained.path);
+            let named = format!("`{}`", shown.display());
+            let mut refused = self.config.refused.iter();
+            let then = match (
+                refused.find(|it| it.0.contains(&named)),
+                glob.routine(shown),
+            ) {
+                (Some((what, _)), _) => format!("but {}", escape(what)),
+                (None, Ok(routine)) => format!("and would be the routine {}", routine.name),
+                (None, Err(error)) => format!("but {error}"),
+            };
+            format!("it fits `{text}` ({config}:{line}), {then}")
+        });
+        fit.collect::<Vec<_>>().join("; ")
     }
 
     fn why_not(&self, kept: Option<&Rule>) -> String {
@@ -214,6 +323,7 @@ impl Page<'_> {
         let (verdict, rule, target_of) = match &explained.verdict {
             Verdict::Entry { despite, .. } => ("entry", despite.as_ref(), none),
             Verdict::Target(routines) => ("target", None, routines.as_slice()),
+            _ if !explained.inputs.is_empty() => ("input", None, none),
             Verdict::Ignored(rule) => ("ignored", Some(rule), none),
             Verdict::Other { kept } => ("other", kept.as_ref(), none),
         };
@@ -226,6 +336,18 @@ impl Page<'_> {
                 "bytes": code.as_ref().ok(),
                 "problem": code.as_ref().err(),
             })
+        };
+        let input = |(build, pattern): &(usize, Pattern)| {
+            json!({
+                "build": self.config.builds().get(*build).map(|made| &made.build.command),
+                "pattern": pattern.text,
+                "file": self.config.file.to_string_lossy(),
+                "line": pattern.line,
+            })
+        };
+        let fit = |&glob: &usize| {
+            let pattern = &self.config.globs.get(glob)?.pattern;
+            Some(input(&(glob, pattern.clone())))
         };
         let leads_to =
             |real: &Real| json!({ "path": real.path.to_string_lossy(), "kind": real.kind });
@@ -241,8 +363,12 @@ impl Page<'_> {
             "rule": rule.map(|rule| self.rule_object(rule)),
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
             "target_of": target_of,
+            "made_by": self.makers().iter().map(|(build, _)| &build.command).collect::<Vec<_>>(),
+            "inputs": explained.inputs.iter().map(input).collect::<Vec<_>>(),
+            "fits": explained.fits.iter().filter_map(fit).collect::<Vec<_>>(),
             "routines": explained.routines,
-            "backend": explained.backend,
+            "backend": self.backend.0,
+            "backend_why": self.backend.1,
         })
     }
 

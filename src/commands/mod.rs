@@ -9,6 +9,8 @@ use crate::config::ConfigError;
 use crate::report::Report;
 use crate::report::class::Class;
 
+mod arrivals;
+mod commit;
 mod completions;
 mod condition;
 mod config;
@@ -16,9 +18,11 @@ mod context;
 mod daemons;
 mod deploy;
 mod diff;
+mod doctor;
 mod emulator;
 mod explain;
 mod init;
+mod key;
 mod one;
 mod pin;
 mod problem;
@@ -118,8 +122,9 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Revisions(flags) => revisions::run(&common, flags, &mut report).await,
         Command::Status(flags) => status::run(&common, &flags, &mut report).await,
         Command::Sync(flags) => sync::run(&common, &flags, &mut report).await,
-        Command::Explain(flags) => explain::run(&common, flags, &mut report),
+        Command::Explain(flags) => explain::run(&common, flags, &mut report).await,
         Command::Publish(flags) => publish::publish(&common, flags, &mut report).await,
+        Command::Commit(flags) => commit::run(&common, flags, &mut report).await,
         Command::Rollback(flags) => publish::rollback(&common, flags, &mut report).await,
         Command::Prune(flags) => prune::run(&common, flags, &mut report).await,
         Command::Pin(flags) => pin::pin(&common, flags, &mut report).await,
@@ -133,6 +138,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Completions(flags) => completions::completions(&flags, &mut report),
         Command::Man(flags) => completions::man(&flags, &mut report),
         Command::Names(flags) => completions::names(&common, &flags, &mut report),
+        Command::Config(Config::Show(flags)) => config::show(&common, &flags, &mut report).await,
+        Command::Doctor(flags) => doctor::run(&common, &flags, &mut report).await,
     }
 }
 
@@ -141,7 +148,7 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Finds and reads the configuration.
+/// Finds and reads the configuration, and looks which files fit its patterns.
 fn load(common: &Common) -> Result<crate::config::Config, Failure> {
     let invalid = |error: ConfigError| match error {
         ConfigError::Invalid(invalid) => Failure::new(Class::Config, invalid.to_string()),
@@ -149,5 +156,8 @@ fn load(common: &Common) -> Result<crate::config::Config, Failure> {
     };
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let file = crate::config::find(common.config.as_deref(), &here).map_err(invalid)?;
-    crate::config::load(&file, &common.allow_endpoint).map_err(invalid)
+    let mut config = crate::config::load(&file, &common.allow_endpoint).map_err(invalid)?;
+    crate::watch::globs::expand(&mut config)
+        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    Ok(config)
 }

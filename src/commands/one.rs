@@ -68,6 +68,18 @@ pub(super) fn named(session: &Session, text: &str) -> Result<Revision, Failure> 
     })
 }
 
+/// The same for what only a version can have done to it, and the staging slot is none.
+pub(super) fn named_version(session: &Session, text: &str) -> Result<Revision, Failure> {
+    let revision = named(session, text)?;
+    if revision.is_staging() {
+        let name = &session.routine().name;
+        return Err(Failure::usage(format!(
+            "{name}: what is on staging is no version\n= help: `er-dev commit {name} -m TEXT` makes one of it"
+        )));
+    }
+    Ok(revision)
+}
+
 /// A text that names none of these versions.
 pub(super) fn unclear<'a>(
     routine: &RoutineName,

@@ -20,7 +20,7 @@ pub(super) async fn pin(
     // Listed with the lock in hand: somebody may be deleting that very version.
     let _lock = lock(common, &one.session).await?;
     one::list(&mut one.session).await?;
-    let revision = one::named(&one.session, &flags.revision)?;
+    let revision = one::named_version(&one.session, &flags.revision)?;
     change(&one.session, &revision, true)?;
     report.tell(&Event::Pinned {
         routine: flags.routine,

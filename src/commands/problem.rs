@@ -195,6 +195,18 @@ pub(super) fn of_deploy(error: &DeployError, routine: &RoutineName) -> Problem {
                 _ => "choose another one; `er-dev revisions` shows them all",
             },
         ),
+        DeployError::Uncommittable(_) => {
+            return Problem {
+                what: error.to_string(),
+                help: format!(
+                    "`er-dev push {routine}` puts the file on staging, where it says upload = \"staging\"; then commit it"
+                ),
+                class: Class::Refused,
+                operation: None,
+                request_id: None,
+                frame: None,
+            };
+        }
         DeployError::Endless(_) => (
             Class::Service,
             "look at `er-dev revisions`, then save the file again",
@@ -252,7 +264,7 @@ pub(super) fn again(error: &DeployError) -> Again {
         DeployError::Blocked(Blocked::AllProtected(_)) => Again::Growing(SLOT_PROBE),
         DeployError::Blocked(_) => Again::Later(SLOT_PROBE),
         DeployError::Lock(_) => Again::Soon(Duration::ZERO),
-        DeployError::Unpublishable(_) => Again::Later(SLOT_PROBE),
+        DeployError::Unpublishable(_) | DeployError::Uncommittable(_) => Again::Later(SLOT_PROBE),
         DeployError::Unsettled(until) => Again::After(until.since(clock::now())),
         DeployError::Endless(_) => Again::FewTimes(UNKNOWN_TRIES),
     }
@@ -277,9 +289,10 @@ pub(super) fn reach(error: &DeployError) -> Reach {
     let error = match error {
         DeployError::Cloud(error) => error,
         // Both are said after a look of the same pass only.
-        DeployError::Blocked(_) | DeployError::Endless(_) | DeployError::Unpublishable(_) => {
-            return Reach::Answered;
-        }
+        DeployError::Blocked(_)
+        | DeployError::Endless(_)
+        | DeployError::Unpublishable(_)
+        | DeployError::Uncommittable(_) => return Reach::Answered,
         DeployError::Lock(_) | DeployError::Unsettled(_) => return Reach::Unasked,
     };
     match error.class {

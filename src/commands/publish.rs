@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::cli::{self, Common};
 use crate::cloud::error::Class;
 use crate::cloud::{Fetched, Listed};
+use crate::config::{Routine, Upload};
 use crate::report::Report;
 use crate::report::words;
 use crate::revision::deploy::{Session, age_of};
@@ -36,7 +37,7 @@ pub(super) async fn publish(
     let mut one = one::open(common, &flags.routine, flags.dry_run).await?;
     one::list(&mut one.session).await?;
     let (revision, why) = match &flags.revision {
-        Some(text) => (one::named(&one.session, text)?, String::new()),
+        Some(text) => (one::named_version(&one.session, text)?, String::new()),
         None => usual(&one.session).await?,
     };
     let manner = Manner {
@@ -92,6 +93,15 @@ async fn put_live(
     one.close(0).await
 }
 
+/// The command that makes a version of the entry.
+fn how_to_make_one(routine: &Routine) -> String {
+    let name = &routine.name;
+    match routine.upload {
+        Upload::Revision => format!("`er-dev push {name}`"),
+        Upload::Staging => format!("`er-dev commit {name} -m TEXT`, after an upload to staging,"),
+    }
+}
+
 fn question(
     session: &Session,
     revision: &Revision,
@@ -139,9 +149,10 @@ async fn usual(session: &Session) -> Result<(Revision, String), Failure> {
         }
         which = "the newest that holds its code";
     }
-    let name = &routine.name;
     Err(Failure::refused(format!(
-        "{name} has no version that could be published\n= help: `er-dev push {name}` makes one"
+        "{} has no version that could be published\n= help: {} makes one",
+        routine.name,
+        how_to_make_one(routine)
     )))
 }
 

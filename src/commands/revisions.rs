@@ -11,6 +11,7 @@ use crate::report::words;
 use crate::report::{Look, Report};
 use crate::revision::deploy::{Session, age_of};
 use crate::revision::mark::{Mark, text_of};
+use crate::revision::protocol::staging_slot;
 use crate::revision::rotation::{Fate, Stays};
 use crate::revision::template::Commit;
 
@@ -44,10 +45,8 @@ impl Row<'_> {
         }
     }
 
-    /// The commit that er-dev wrote into the description. In other people's words nothing is taken for one.
-    fn commit(&self) -> Option<Commit> {
-        self.mark.as_ref()?;
-        Commit::find(text_of(&self.listed.description))
+    fn commit(&self) -> Option<String> {
+        commit(self.mark.as_ref(), self.listed)
     }
 }
 
@@ -89,7 +88,7 @@ pub(super) async fn run(
     one::worst(ended)
 }
 
-/// All versions, newest first; what has no number stands at the top.
+/// All versions, newest first. The staging slot is none of them.
 fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
     let fates = session
         .policy()
@@ -108,6 +107,7 @@ fn rows<'a>(session: &Session, listing: &'a Listing) -> Vec<Row<'a>> {
         .revisions
         .iter()
         .enumerate()
+        .filter(|(_, listed)| !listed.revision.is_staging())
         .map(|(index, listed)| Row {
             fate: fates.as_ref().and_then(|fates| fates.get(index).cloned()),
             live: live(listed),
@@ -157,16 +157,70 @@ fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String
                 .as_ref()
                 .map(|mark| mark.short().to_owned())
                 .unwrap_or_default(),
-            row.commit().map(|it| it.to_string()).unwrap_or_default(),
+            row.commit().unwrap_or_default(),
             by(session, row.mark.as_ref()).to_owned(),
             if wide { note.to_owned() } else { cut(note) },
         ]);
     }
     let (name, cap) = (&session.routine().name, session.policy().cap);
     let used = listing.revisions.len();
-    let head = format!("{name}  {used} of {cap} slots taken\n");
+    let slot = slot(listing);
+    let by_staging = slot.map_or("", |_| ", one of them by staging");
+    let head = format!("{name}  {used} of {cap} slots taken{by_staging}\n");
+    let slot = slot.map(|slot| {
+        format!(
+            "{}\n",
+            words::escape(&staging(session, listing, slot, wide))
+        )
+    });
     let foot = words::escape(&totals(session, listing, &rows));
-    format!("{head}{}{foot}\n", table.render(look))
+    let slot = slot.unwrap_or_default();
+    format!("{head}{}{slot}{foot}\n", table.render(look))
+}
+
+/// The slot that staging uploads go into, which is no version.
+fn slot(listing: &Listing) -> Option<&Listed> {
+    let mut all = listing.revisions.iter();
+    all.find(|listed| listed.revision.is_staging())
+}
+
+/// Whether staging runs what is in the slot, and not a version that was put live there.
+fn runs(listing: &Listing, slot: &Listed) -> bool {
+    staging_slot(listing).is_some_and(|it| it.revision == slot.revision)
+}
+
+fn staging(session: &Session, listing: &Listing, slot: &Listed, wide: bool) -> String {
+    let mark = Mark::read(&slot.description);
+    let note = text_of(&slot.description);
+    let mut parts = vec!["staging".to_owned()];
+    if !runs(listing, slot) {
+        parts.push("not running".into());
+    }
+    parts.extend(mark.as_ref().map(|mark| mark.short().to_owned()));
+    parts.extend(commit(mark.as_ref(), slot));
+    parts.push(by(session, mark.as_ref()).into());
+    parts.push(if wide { note.to_owned() } else { cut(note) });
+    parts.retain(|part| !part.is_empty());
+    parts.join("  ")
+}
+
+fn staging_object(listing: &Listing) -> Option<serde_json::Value> {
+    let slot = slot(listing)?;
+    let mark = Mark::read(&slot.description);
+    Some(json!({
+        "revision": slot.revision,
+        "runs": runs(listing, slot),
+        "content": mark.as_ref().map(Mark::short),
+        "git": commit(mark.as_ref(), slot),
+        "instance": mark.as_ref().map(|mark| mark.instance.as_str()),
+        "description": text_of(&slot.description),
+    }))
+}
+
+/// The commit that er-dev wrote into a description. In other people's words nothing is taken for one.
+fn commit(mark: Option<&Mark>, listed: &Listed) -> Option<String> {
+    mark?;
+    Commit::find(text_of(&listed.description)).map(|commit| commit.to_string())
 }
 
 /// The beginning of a note, as much as leaves room for the rest of its line.
@@ -190,7 +244,7 @@ fn totals(session: &Session, listing: &Listing, rows: &[Row<'_>]) -> String {
     let next = rows.iter().find(|row| row.fate == Some(Fate::MayGo(0)));
     let next = next.map(|row| format!(", {} next", row.listed.revision.short()));
     let full = match going {
-        0 if rows.len() >= policy.cap => "; no slot can be freed for the next upload",
+        0 if listing.revisions.len() >= policy.cap => "; no slot can be freed for the next upload",
         _ => "",
     };
     format!(
@@ -220,7 +274,7 @@ fn object(session: &Session, listing: &Listing) -> serde_json::Value {
                 "pinned": row.pinned,
                 "goes": match &row.fate { Some(Fate::MayGo(place)) => Some(place), _ => None },
                 "content": row.mark.as_ref().map(Mark::short),
-                "git": row.commit().map(|it| it.to_string()),
+                "git": row.commit(),
                 "by": by(session, row.mark.as_ref()),
                 "instance": row.mark.as_ref().map(|mark| mark.instance.as_str()),
                 "description": text_of(&row.listed.description),
@@ -239,5 +293,6 @@ fn object(session: &Session, listing: &Listing) -> serde_json::Value {
         "environments": listing.environments,
         "rotation_refused": refusal.map(|refusal| refusal.to_string()),
         "revisions": revisions,
+        "staging": staging_object(listing),
     })
 }

@@ -12,7 +12,8 @@ use crate::report::words::escape;
 use crate::report::{Format, Report};
 
 use super::daemons::{self, Daemon, Daemons};
-use super::{Failure, signals, terminal};
+use super::signals::Signals;
+use super::{Failure, terminal};
 
 /// The pause between two looks with `--watch`.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -39,7 +40,8 @@ pub(super) async fn run(
 async fn follow(common: &Common, flags: &cli::Status, report: &mut Report) -> Result<u8, Failure> {
     let json = is_json(common, flags);
     let live = !json && !terminal::is_dumb() && report.go_live(terminal::size());
-    let mut stop = std::pin::pin!(signals::at(1)?);
+    let signals = Signals::listen()?;
+    let mut stop = std::pin::pin!(signals.at(1));
     let mut told = None;
     loop {
         let daemons = daemons::find(common, STATUS_PATIENCE).await?;
@@ -81,7 +83,7 @@ fn code(daemons: &Daemons) -> u8 {
 
 fn page(daemons: &Daemons, json: bool, report: &Report) -> String {
     if json {
-        return daemons::object(daemons.list.iter().map(Entry::of).collect());
+        return daemons::object(daemons.list.iter().map(Entry::of).collect(), &[]);
     }
     let blocks: Vec<String> = daemons
         .list

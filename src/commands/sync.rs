@@ -19,6 +19,12 @@ use super::daemons::{self, Daemon};
 /// Why a sync is not over although no edit waits.
 const UNSETTLED: &str = "no edit waits, so that a file may still be being written";
 
+/// Why nothing is known of a routine of the configuration.
+const UNHELD: &str = "no running watch has it, so that nothing was waited for; start one without `--routine`, or anew if the configuration has changed";
+
+/// Why nothing is on the service by a watch that only says what it would do.
+const DRY_RUN: &str = "this watch is a dry run, so that no edit is on the service by it";
+
 /// How it went with one watch.
 struct Outcome {
     found: Found,
@@ -41,6 +47,7 @@ pub(super) async fn run(
     let begun = Instant::now();
     let daemons = daemons::find(common, flags.timeout).await?;
     let none = daemons.none();
+    let unheld = daemons.unheld(common);
     let mut waiting = JoinSet::new();
     for daemon in daemons.list {
         waiting.spawn(sync(daemon, flags.timeout));
@@ -49,10 +56,13 @@ pub(super) async fn run(
     outcomes.sort_by(|a, b| a.found.socket.cmp(&b.found.socket));
     if flags.json || common.format == Format::Json {
         let entries = outcomes.iter().map(Entry::of).collect();
-        report.print(&daemons::object(entries));
+        report.print(&daemons::object(entries, &unheld));
     } else {
         for outcome in &outcomes {
             report.print(&outcome.text(begun.elapsed()));
+        }
+        for name in &unheld {
+            report.print(&format!("{:>12}  {name}: {UNHELD}\n", "Not held"));
         }
     }
     match none {
@@ -64,6 +74,7 @@ pub(super) async fn run(
 async fn sync(daemon: Daemon, timeout: Duration) -> Outcome {
     let Daemon { found, status } = daemon;
     let how = match status {
+        Ok(status) if status.dry_run => How::Not(DRY_RUN.into(), None),
         // It says itself why not, as at its start, and may answer later.
         Ok(_) | Err(ClientError::Refused(_)) => wait(&found, timeout).await,
         Err(error) => How::Not(error.to_string(), None),
@@ -73,6 +84,7 @@ async fn sync(daemon: Daemon, timeout: Duration) -> Outcome {
 
 async fn wait(found: &Found, timeout: Duration) -> How {
     match client::sync(&found.socket, timeout).await {
+        Ok(status) if status.dry_run => How::Not(DRY_RUN.into(), None),
         Ok(status) => How::Ended(status),
         Err(ClientError::Late(timeout)) => {
             let late = humantime::format_duration(timeout);

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::{self, Common};
 use crate::cloud::error::{Class as CloudClass, CloudError};
+use crate::config::Upload;
 use crate::control::server::{About, Control};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
@@ -24,9 +25,10 @@ use crate::watch;
 
 use super::condition::Condition;
 use super::context::{Choice, Context};
-use super::deploy::{Manner, carry_out};
+use super::deploy::{Hint, Manner, carry_out};
+use super::signals::Signals;
 use super::terminal::{self, Terminal};
-use super::{Failure, daemons, deploy as deploying, problem, revisions, signals};
+use super::{Failure, daemons, deploy as deploying, problem, revisions};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
@@ -51,12 +53,13 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        watches: !flags.once,
         ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
-    let stop = signals::at(1)?;
-    let abort = signals::at(2)?;
-    let locks = context.watch_locks()?;
+    let signals = Signals::listen()?;
+    let (stop, abort) = (signals.at(1), signals.at(2));
+    let (mut locks, held) = context.watch_locks()?;
     context.tell_start(report);
     let (sender, sightings) = mpsc::channel(SIGHTINGS);
     let (watching, first) = if flags.once {
@@ -66,7 +69,8 @@ pub(super) async fn run(
             deploying::looks(context.config.routines.iter().map(|routine| &routine.name)),
         )
     } else {
-        let (watching, first) = start_watching(&context, sender)?;
+        let all = flags.routines.is_empty();
+        let (watching, first) = start_watching(&context, all, sender)?;
         report.tell(&Event::Watching {
             routines: context.config.routines.len(),
             files: watching.files,
@@ -76,12 +80,20 @@ pub(super) async fn run(
         (Some(watching), first)
     };
     let (control, asked) = match &watching {
-        Some(watching) => open_control(common, &context, watching, begun, report).await,
+        Some(watching) => {
+            open_control(common, &context, flags.dry_run, watching, begun, report).await
+        }
         None => (None, Asked::nobody()),
     };
+    let mut sessions = context.sessions()?;
+    sessions.retain(|name, _| !held.iter().any(|routine| routine.name == *name));
+    // A routine can leave, and its lock goes with it.
+    for (name, session) in &mut sessions {
+        session.keep(locks.remove(name));
+    }
     let mut stop = std::pin::pin!(stop);
     let listed = tokio::select! {
-        listed = list_all(context.sessions()?, report) => Some(listed?),
+        listed = list_all(sessions, report) => Some(listed?),
         () = &mut stop => None,
     };
     let Some(sessions) = listed else {
@@ -90,6 +102,7 @@ pub(super) async fn run(
         return Err(Failure::new(Class::Locked, text));
     };
     tell_ready(&context, begun, report);
+    context.tell_unbuilt(report);
 
     let until = if flags.once {
         Until::Idle { give_up: None }
@@ -105,14 +118,18 @@ pub(super) async fn run(
             context.config.watch.max_wait,
         ),
         condition: Condition::new(context.cloud.clone(), context.config.limits),
+        hint: Hint::default(),
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
     let (terminal, keys) = Terminal::open(report)?.unzip();
     let work = Work {
         sessions,
         first,
+        builds: context.builds(),
+        arrivals: context.arrivals(&held),
         sightings,
         asked,
+        holds: Session::holds,
         rekeyed: rekeyed(&context),
         viewer: viewer(&context, terminal.as_ref(), keys, begun),
         until,
@@ -126,7 +143,6 @@ pub(super) async fn run(
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
-    drop(locks);
     let finished = finished.map_err(Failure::other)?;
     tell_done(&context, &finished, begun, report);
     context.close().await;
@@ -135,6 +151,7 @@ pub(super) async fn run(
 
 fn start_watching(
     context: &Context,
+    all: bool,
     sender: mpsc::Sender<Sighting>,
 ) -> Result<(watch::Watching, Vec<Edit>), Failure> {
     let settings = watch::Settings {
@@ -146,8 +163,13 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
+    // Where only some routines are watched, no file that comes is one of them.
+    let globs = match all {
+        true => context.config.globs.clone(),
+        false => Vec::new(),
+    };
     let help = "see that files can be watched here, or look for changes instead: `backend = \"poll\"` in [watch]";
-    watch::start(context.targets(), settings, sender)
+    watch::start(context.targets(), context.inputs(), globs, settings, sender)
         .map_err(|error| Failure::of_error(Class::Watch, error, help))
 }
 
@@ -197,6 +219,7 @@ fn rekeyed(context: &Context) -> Rekeyed {
 async fn open_control(
     common: &Common,
     context: &Context,
+    dry_run: bool,
     watching: &watch::Watching,
     begun: Instant,
     report: &mut Report,
@@ -212,13 +235,22 @@ async fn open_control(
             peak: usage.peak,
         }
     };
+    let sync = watching.sync();
+    let noticing = move || {
+        let noticing = sync.noticing().into_iter();
+        noticing
+            .map(|(routine, it)| (routine.to_string(), (it.by.to_owned(), it.why)))
+            .collect()
+    };
     let about = About {
         version: env!("CARGO_PKG_VERSION"),
         instance: context.state.instance().as_str().to_owned(),
         endpoint: context.config.service.endpoint.host.clone(),
         config: daemons::canonical(&context.config.file),
+        dry_run,
         begun,
         budget: Box::new(budget),
+        noticing: Box::new(noticing),
     };
     let control = match daemons::directory(common, Some(context.state.path())) {
         Ok(dir) => match Control::start(&dir, about, asked).await {
@@ -293,6 +325,11 @@ async fn list_all(
     if let Some(error) = refused {
         let problem = problem::of_cloud(&error);
         return Err(Failure::of_problem(&problem));
+    }
+    for session in sessions.values() {
+        if session.routine().upload == Upload::Staging {
+            report.goes_to_staging(&session.routine().name);
+        }
     }
     for event in sessions.values().filter_map(slots) {
         report.tell(&event);

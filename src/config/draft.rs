@@ -182,9 +182,8 @@ impl Drafted {
         }
         if let Some(command) = &self.build {
             text.push_str(&format!(
-                "# The command that makes the entry, run when what it reads changes. It is not available yet: until then, run it\n\
-                 # yourself, and each new entry goes up.\n\
-                 # build = {{ command = {}, watch = [{}] }}\n",
+                "# The command that makes the entry, run at the start and when what it reads changes.\n\
+                 build = {{ command = {}, watch = [{}] }}\n",
                 quoted(command),
                 quoted(SOURCES),
             ));
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_told_in_a_comment_that_is_right_but_for_its_mark() {
+    fn a_build_is_written_with_what_it_reads() {
         let built = Draft {
             routines: vec![Drafted {
                 name: RoutineName::new("hello").unwrap(),
@@ -316,11 +315,9 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= 120),
             "{text}"
         );
-        let build = text
-            .lines()
-            .find_map(|line| line.strip_prefix("# build"))
-            .unwrap();
-        let table: toml::Table = format!("build{build}").parse().unwrap();
-        assert_eq!(table["build"]["command"].as_str(), Some("npm run build"));
+        let file = std::path::Path::new("/p/er-dev.toml");
+        let config = super::super::parse(&text, file, "er-dev.toml", &[]).unwrap();
+        let build = config.routines[0].build.as_ref().unwrap();
+        assert_eq!(build.command, "npm run build");
     }
 }

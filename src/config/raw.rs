@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Fault;
-use super::{Backend, Kind, Rotate, Signature, Verify, forbidden};
+use super::{Backend, Kind, Rotate, Signature, Upload, Verify, forbidden};
 pub(super) use crate::nearest::suggestion;
 
 /// The whole file.
@@ -81,7 +81,7 @@ pub(super) struct Daemon {
 }
 
 /// `[[routine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Routine {
     pub(super) name: Spanned<String>,
@@ -96,16 +96,8 @@ pub(super) struct Routine {
     pub(super) build: Option<Spanned<Build>>,
 }
 
-/// What an upload makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Upload {
-    Revision,
-    Staging,
-}
-
 /// `build` of a routine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a table such as { command = \"npm run build\", watch = [\"src\"] }"
@@ -114,6 +106,7 @@ pub(super) struct Build {
     pub(super) command: Spanned<String>,
     #[serde(default)]
     pub(super) watch: Vec<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Period>>,
 }
 
 /// A length of time, written like `100ms` or `1m 30s`.

@@ -3,6 +3,7 @@
 
 use std::future::Future as _;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,9 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+
+use super::place;
 
 /// The most clients at a time. The next ones wait until one of them has gone.
 pub(super) const MAX_CLIENTS: usize = 8;
@@ -28,9 +31,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The pause after a connection could not be accepted, as when no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether the socket is still there. Programs that tidy up may remove it with its directory.
+const LOOK: Duration = Duration::from_secs(3);
+
 /// Hands out connections of the own user, so many at a time.
 pub(super) struct Listener {
     inner: UnixListener,
+    path: PathBuf,
+    looks: Interval,
     places: Arc<Semaphore>,
     owner: u32,
 }
@@ -64,9 +72,14 @@ impl Asked {
 }
 
 impl Listener {
-    pub(super) fn new(inner: UnixListener) -> Self {
+    /// Listens at a socket that is at this path, and makes it again should it go.
+    pub(super) fn new(inner: UnixListener, path: PathBuf) -> Self {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             inner,
+            path,
+            looks,
             places: Arc::new(Semaphore::new(MAX_CLIENTS)),
             owner: rustix::process::geteuid().as_raw(),
         }
@@ -74,7 +87,13 @@ impl Listener {
 
     async fn next(&mut self) -> io::Result<UnixStream> {
         loop {
-            let (stream, _) = self.inner.accept().await?;
+            let (stream, _) = tokio::select! {
+                accepted = self.inner.accept() => accepted?,
+                _ = self.looks.tick() => {
+                    self.look();
+                    continue;
+                }
+            };
             match stream.peer_cred() {
                 Ok(peer) if peer.uid() == self.owner => return Ok(stream),
                 Ok(peer) => {
@@ -85,6 +104,18 @@ impl Listener {
                 }
                 Err(error) => tracing::debug!(%error, "nobody is there any more"),
             }
+        }
+    }
+
+    /// Makes the socket again if it is gone. Where that is not possible, the next look tries again.
+    fn look(&mut self) {
+        match place::listen_again(&self.path) {
+            Ok(None) => {}
+            Ok(Some(listener)) => {
+                tracing::info!(socket = %self.path.display(), "the control socket was removed and is there again");
+                self.inner = listener;
+            }
+            Err(error) => tracing::debug!(%error, "the control socket is gone"),
         }
     }
 }

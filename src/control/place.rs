@@ -156,6 +156,33 @@ async fn is_left_behind(socket: &Path) -> bool {
     matches!(connected, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// Listens at a socket that only its owner can connect to. It appears when it can be connected to.
+pub(super) fn listen(path: &Path) -> Result<UnixListener, PlaceError> {
+    // A name of the same length, under which nobody looks for it.
+    let new = path.with_extension("new");
+    // What is there has this process's number in its name, and was left by another one of that number.
+    let _ = fs::remove_file(&new);
+    let listener = UnixListener::bind(&new).map_err(|error| io_error(&new, error))?;
+    let placed = fs::set_permissions(&new, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&new, path));
+    if let Err(error) = placed {
+        let _ = fs::remove_file(&new);
+        return Err(io_error(path, error));
+    }
+    Ok(listener)
+}
+
+/// Makes a socket again that was removed, with its directory; `None` if it is there.
+pub(super) fn listen_again(path: &Path) -> Result<Option<UnixListener>, PlaceError> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(None);
+    }
+    if let Some(dir) = path.parent() {
+        prepare(dir)?;
+    }
+    listen(path).map(Some)
+}
+
 /// A socket that is listened at. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -170,36 +197,31 @@ impl Socket {
         pid: u32,
     ) -> Result<(Self, UnixListener), PlaceError> {
         let path = dir.join(format!("{instance}.{pid}.sock"));
-        // A name of the same length, under which nobody looks for it.
-        let new = dir.join(format!("{instance}.{pid}.new"));
         if path.as_os_str().len() > MAX_PATH {
             return Err(PlaceError::TooLong(path));
         }
         if UnixStream::connect(&path).await.is_ok() {
             return Err(PlaceError::Taken(path));
         }
-        // What is there has this process's number in its name, and was left by another one of that number.
-        let _ = fs::remove_file(&new);
-        let listener = UnixListener::bind(&new).map_err(|error| io_error(&new, error))?;
-        let placed = fs::set_permissions(&new, Permissions::from_mode(0o600))
-            .and_then(|()| fs::rename(&new, &path));
-        if let Err(error) = placed {
-            let _ = fs::remove_file(&new);
-            return Err(io_error(&path, error));
-        }
+        let listener = listen(&path)?;
         Ok((Self { path }, listener))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Removes it, so that nobody else connects.
+    pub(super) fn remove(&self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket is not removed");
+        }
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "the control socket is not removed");
-        }
+        self.remove();
     }
 }
 
@@ -293,6 +315,26 @@ mod tests {
         assert!(matches!(second, PlaceError::Taken(_)), "{second}");
         drop((socket, listener));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_removed_with_its_directory_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        prepare(&run).unwrap();
+        let (socket, _listener) = Socket::bind(&run, "0a1b2c3d", 77).await.unwrap();
+        assert!(listen_again(socket.path()).unwrap().is_none());
+        fs::remove_dir_all(&run).unwrap();
+        let again = listen_again(socket.path()).unwrap();
+        assert!(again.is_some());
+        assert_eq!((mode(&run), mode(socket.path())), (0o700, 0o600));
+        assert_eq!(living(&run).await.unwrap().len(), 1);
+        drop(socket);
+        assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+        // Nobody else is to enter it.
+        fs::set_permissions(&run, Permissions::from_mode(0o755)).unwrap();
+        let refused = listen_again(&run.join("0a1b2c3d.77.sock")).unwrap_err();
+        assert!(matches!(refused, PlaceError::Open { .. }), "{refused}");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The server behind the control socket. It turns requests into questions to the loop, and answers into JSON.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,11 +39,18 @@ pub struct About {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether nothing is changed on the service.
+    pub dry_run: bool,
     /// When the program started.
     pub begun: Instant,
     /// How the budget of requests stands.
     pub budget: Box<dyn Fn() -> Budget + Send + Sync>,
+    /// How changes of each routine's entry are noticed, and why not by events alone.
+    pub noticing: Box<dyn Fn() -> Noticing + Send + Sync>,
 }
+
+/// By what changes of each routine's entry are noticed, and why not by events alone.
+pub type Noticing = BTreeMap<String, (String, Option<String>)>;
 
 /// A control socket that is being served. Dropping it removes the socket and cuts everybody off.
 #[derive(Debug)]
@@ -67,6 +75,7 @@ impl Control {
         place::prepare(dir)?;
         place::living(dir).await?;
         let (socket, listener) = Socket::bind(dir, &about.instance, std::process::id()).await?;
+        let listener = Listener::new(listener, socket.path().to_owned());
         tracing::info!(socket = %socket.path().display(), "the control socket is there");
         let shared = Arc::new(Shared { about, questions });
         let app = Router::new()
@@ -90,8 +99,8 @@ impl Control {
             .with_state(shared);
         let stop = CancellationToken::new();
         let app = app.into_make_service_with_connect_info::<Asked>();
-        let serving = axum::serve(Listener::new(listener), app)
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
         Ok(Self {
             socket,
             server: tokio::spawn(serving.into_future()),
@@ -106,7 +115,7 @@ impl Control {
             mut server,
             stop,
         } = self;
-        drop(socket);
+        socket.remove();
         drop(stop);
         let ended = match tokio::time::timeout(STOP_GRACE, &mut server).await {
             Ok(ended) => ended,
@@ -119,6 +128,8 @@ impl Control {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             ended => tracing::debug!(?ended, "the control socket is closed"),
         }
+        // It may have been made again in the very moment it was removed.
+        drop(socket);
     }
 }
 
@@ -188,6 +199,11 @@ async fn unknown() -> Response {
 impl Shared {
     fn tell(&self, overview: Overview) -> Response {
         let about = &self.about;
+        let (mut noticing, mut routines) = ((about.noticing)(), overview.routines);
+        for routine in &mut routines {
+            let (by, why) = noticing.remove(&routine.routine).unzip();
+            (routine.backend, routine.backend_why) = (by, why.flatten());
+        }
         let status = Status {
             v: 1,
             pid: std::process::id(),
@@ -195,10 +211,12 @@ impl Shared {
             instance: about.instance.clone(),
             endpoint: about.endpoint.clone(),
             config: about.config.clone(),
+            dry_run: about.dry_run,
             up_ms: u64::try_from(about.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             budget: (about.budget)(),
+            events_lost: overview.events_lost,
             conditions: overview.conditions,
-            routines: overview.routines,
+            routines,
         };
         axum::Json(status).into_response()
     }

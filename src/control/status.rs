@@ -26,10 +26,16 @@ pub struct Status {
     pub endpoint: String,
     /// The configuration, canonical.
     pub config: String,
+    /// Whether it only says what it would do, so that nothing ever goes up.
+    #[serde(default)]
+    pub dry_run: bool,
     /// How long it has been running, in milliseconds.
     pub up_ms: u64,
     /// How the budget of requests stands.
     pub budget: Budget,
+    /// How often file events were lost; everything was looked at again each time.
+    #[serde(default)]
+    pub events_lost: u32,
     /// What is not as usual for all routines.
     pub conditions: Vec<Condition>,
     /// Each routine.
@@ -78,7 +84,19 @@ impl Status {
             span(Duration::from_millis(self.up_ms)),
         );
         line(&mut out, "Config", &escape(&self.config));
+        if self.dry_run {
+            line(
+                &mut out,
+                "Dry run",
+                "nothing goes up, and nothing is deleted",
+            );
+        }
         line(&mut out, "Budget", &self.budget.words());
+        if self.events_lost > 0 {
+            let times = plural(self.events_lost.into(), "time");
+            let words = format!("lost {times} so far, and everything looked at again each time");
+            line(&mut out, "Events", &words);
+        }
         for Condition {
             condition,
             since,
@@ -126,8 +144,7 @@ impl Status {
                 last.map_or("none yet".into(), |last| {
                     format!("{} ago", age(ago(last.at, now)))
                 }),
-                last.map(|last| last.revision.to_string())
-                    .unwrap_or_default(),
+                place(routine),
                 last.and_then(|last| last.sha256.as_ref().map(Digest::short))
                     .unwrap_or_default(),
                 slots.map_or("?".into(), |(used, cap)| format!("{used}/{cap}")),
@@ -145,6 +162,16 @@ impl Budget {
         };
         let calls = plural(self.calls, "API call");
         format!("{rate}, {calls} so far, peak {}/s", self.peak)
+    }
+}
+
+/// The version that holds the last edit, or that it is on staging, or will be.
+fn place(routine: &Routine) -> String {
+    match &routine.last {
+        Some(last) if last.revision.is_staging() => "on staging".into(),
+        Some(last) => last.revision.to_string(),
+        None if routine.upload.is_some() => "to staging".into(),
+        None => String::new(),
     }
 }
 
@@ -190,8 +217,11 @@ mod tests {
                 sha256: Some(Digest::of(b"abc")),
                 at,
             }),
+            upload: None,
             slots: Some(9),
             cap: Some(10),
+            backend: Some("inotify".into()),
+            backend_why: None,
         };
         let gateway = Routine {
             routine: "api-gw".into(),
@@ -199,8 +229,11 @@ mod tests {
             reason: Some(reason("no \u{1b}[2J answer", "wait", "network")),
             pending: 1,
             last: None,
+            upload: Some("staging".into()),
             slots: None,
             cap: None,
+            backend: None,
+            backend_why: None,
         };
         Status {
             v: 1,
@@ -209,6 +242,7 @@ mod tests {
             instance: "0a1b2c3d".into(),
             endpoint: "dcdn.aliyuncs.com".into(),
             config: "/home/u/er-dev.toml".into(),
+            dry_run: false,
             up_ms: 7_860_000,
             budget: Budget {
                 requests_per_second: 40,
@@ -216,6 +250,7 @@ mod tests {
                 calls: 61,
                 peak: 14,
             },
+            events_lost: 0,
             conditions: vec![Condition {
                 condition: Unusual::Degraded,
                 since: at,
@@ -238,11 +273,27 @@ er-dev 0.1.0  dcdn.aliyuncs.com  pid 77  up 2h 11m
 
 routine  state    pending  last success  version              content   slots
 hello    ok             0  3m ago        1790000000000007712  ba7816bf   9/10
-api-gw   backoff        1  none yet                                         ?
+api-gw   backoff        1  none yet      to staging                         ?
       api-gw  no \\u{1b}[2J answer [network]
               = help: wait
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_dry_run_and_lost_events_are_shown_where_there_are_any() {
+        let now = "2026-10-03T14:05:13Z".parse().unwrap();
+        let mut status = sample();
+        let before = status.render(now, Look::PLAIN);
+        assert!(!before.contains("Dry run") && !before.contains("Events"));
+        (status.dry_run, status.events_lost) = (true, 3);
+        let shown = status.render(now, Look::PLAIN);
+        for words in [
+            "     Dry run  nothing goes up, and nothing is deleted\n",
+            "      Events  lost 3 times so far, and everything looked at again each time\n",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
     }
 
     #[test]

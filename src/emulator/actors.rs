@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use super::history::{
-    Actor, Mark, PERSON_DELETE, PERSON_PUBLISH, PERSON_UPLOAD, Record, nanoseconds,
+    Actor, Mark, PERSON_DELETE, PERSON_PUBLISH, PERSON_STAGE, PERSON_UPLOAD, Record, nanoseconds,
 };
 use super::reply::Refusal;
 use super::world::World;
@@ -20,8 +20,8 @@ pub const BY_HAND: &str = "by hand";
 pub enum ActError {
     /// The text is no deed.
     #[error(
-        "`{0}` is no deed; write `publish <routine> <revision> <environment>`, `delete <routine> <revision>` or \
-         `upload <routine> <text>`; for a revision also oldest, newest, or nth:3 for the third oldest"
+        "`{0}` is no deed; write `publish <routine> <revision> <environment>`, `delete <routine> <revision>`, \
+         `upload <routine> <text>` or `stage <routine> <text>`; for a revision also oldest, newest, or nth:3 for the third oldest"
     )]
     Shape(String),
     /// The name of the routine is none.
@@ -80,6 +80,19 @@ impl World {
         Ok(())
     }
 
+    /// Puts code on staging, as somebody else's upload does. Fails if the routine is missing, or full.
+    pub fn stage(&mut self, name: &RoutineName, code: Code) -> Result<(), Refusal> {
+        let sha256 = code.digest();
+        let unstable = Revision::new("unstable");
+        let words = self.store_text(BY_HAND);
+        self.register(name, &unstable, &words, code)?;
+        self.keep(Record {
+            sha256: Some(sha256),
+            ..self.deed(PERSON_STAGE, name, &unstable)
+        });
+        Ok(())
+    }
+
     /// Does what a line says, such as `publish hello oldest production`, and tells the version it was about.
     pub fn act(&mut self, line: &str) -> Result<Revision, ActError> {
         let shape = || ActError::Shape(line.to_owned());
@@ -92,6 +105,11 @@ impl World {
                 let (revision, record) = self.added(&name, Some(code), BY_HAND, self.now.wall)?;
                 self.keep(record);
                 Ok(revision)
+            }
+            "stage" => {
+                let code = Code::new(rest.as_bytes().to_vec());
+                self.stage(&name, code)?;
+                Ok(Revision::new("unstable"))
             }
             "publish" => {
                 let (which, environment) = rest.trim().split_once(' ').ok_or_else(shape)?;

@@ -11,7 +11,7 @@ use super::gateway::CALLS_PER_SECOND;
 use super::history::{
     Actor, Decision, PERSON_UPLOAD, POST_OBJECT, Record, busiest_second, nanoseconds,
 };
-use super::replay::{DELETE, Held, PUBLISH, Replay, UPLOAD, Version};
+use super::replay::{COMMIT, DELETE, Held, PUBLISH, Replay, STAGE, UPLOAD, Version};
 use crate::routine::{Digest, Revision, RoutineName};
 
 /// What may be deleted.
@@ -119,6 +119,7 @@ pub fn check(history: &[Record], rules: &Rules) -> Vec<Violation> {
         found.extend(too_many(record, rules));
         if record.op == DELETE && record.processed {
             let number = record.revision.as_ref().and_then(Revision::number);
+            found.extend(emptied(record));
             if let Some((held, number)) = replay.of(record).zip(number) {
                 found.extend(wrong_delete(record, held, number, rules));
             }
@@ -183,6 +184,24 @@ pub fn lost(history: &[Record], last: &[(RoutineName, Digest)]) -> Vec<Violation
     last.iter().filter(is_lost).map(told).collect()
 }
 
+/// I13: the last bytes of each routine's entry that do not run on staging at the end.
+pub fn unstaged(history: &[Record], last: &[(RoutineName, Digest)]) -> Vec<Violation> {
+    let mut replay = Replay::default();
+    history.iter().for_each(|record| replay.apply(record));
+    let is_missing = |(name, digest): &&(RoutineName, Digest)| {
+        let held = replay.0.get(name);
+        held.is_none_or(|held| held.on_staging != Some(*digest))
+    };
+    let told = |(name, digest): &(RoutineName, Digest)| {
+        let text = format!(
+            "staging does not run the last bytes of {name}, {}",
+            digest.short()
+        );
+        violation("I13", &[], text)
+    };
+    last.iter().filter(is_missing).map(told).collect()
+}
+
 /// I11: deletes by the client of versions that had code, of which nothing is kept. Of each routine only as many of its
 /// newest deletes count as are kept.
 pub fn unvaulted(
@@ -225,6 +244,12 @@ fn too_many(record: &Record, rules: &Rules) -> Option<Violation> {
         let text = format!("{name} has {slots} versions, more than {}", rules.cap);
         violation("I1", &[record], text)
     })
+}
+
+/// I3: the staging slot is no version, and not the client's to delete.
+fn emptied(record: &Record) -> Option<Violation> {
+    let slot = record.revision.as_ref().filter(|r| r.is_staging());
+    slot.map(|_| violation("I3", &[record], "the staging slot was deleted".into()))
 }
 
 /// I2 and I3: a delete of what should have stayed. `held` is how things were just before.
@@ -307,7 +332,7 @@ fn unrest(name: &RoutineName, held: &Held, rules: &Rules) -> Vec<Violation> {
     }
     let allowed = rules.cap.saturating_sub(rules.reserve);
     let trimmed = held.newest_is_the_clients && !held.delete_failed;
-    if held.versions.len() <= allowed || !trimmed || rules.rotate == Rotate::Never {
+    if held.slots() <= allowed || !trimmed || rules.rotate == Rotate::Never {
         return found;
     }
     let with_code = held.versions.iter().filter(|(_, v)| v.code.is_some());
@@ -326,7 +351,7 @@ fn unrest(name: &RoutineName, held: &Held, rules: &Rules) -> Vec<Violation> {
     if let Some((number, _)) = held.versions.iter().find(|(n, v)| !stays(**n, v)) {
         let text = format!(
             "{name} rests with {} versions, more than {allowed}, though {number} may go",
-            held.versions.len()
+            held.slots()
         );
         found.push(violation("I12", &[], text));
     }
@@ -381,7 +406,10 @@ fn stale_or_repeated(history: &[Record], rules: &Rules) -> Vec<Violation> {
 fn overlaps(history: &[Record], rules: &Rules) -> Vec<Violation> {
     let mut by_routine: BTreeMap<&RoutineName, Vec<&Record>> = BTreeMap::new();
     for record in history {
-        let changes = matches!(record.op, UPLOAD | DELETE | PUBLISH | POST_OBJECT);
+        let changes = matches!(
+            record.op,
+            UPLOAD | STAGE | COMMIT | DELETE | PUBLISH | POST_OBJECT
+        );
         let counts = changes && record.processed && !is_left_behind(record);
         if let Some(name) = record.routine.as_ref().filter(|_| counts) {
             by_routine.entry(name).or_default().push(record);

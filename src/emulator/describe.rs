@@ -65,8 +65,10 @@ impl World {
         let Some(routine) = self.told(&name) else {
             return self.missing(name.as_str());
         };
+        let readable = self.settings.staging_is_readable || !revision.is_staging();
         let version = routine
             .version(&revision)
+            .filter(|_| readable)
             .ok_or_else(|| no_such_revision(&revision))?;
         let code = match version.bytes() {
             Some(bytes) => STANDARD.encode(bytes),

@@ -93,13 +93,20 @@ pub(super) fn issue(ticket: &Ticket<'_>) -> Value {
     })
 }
 
+/// The revision that the form in an answer is for.
+pub(super) fn issued_for(answer: &Value) -> Option<Revision> {
+    let (_, revision) = read_key(answer["OssPostConfig"]["key"].as_str()?)?;
+    Some(revision)
+}
+
 /// The routine and the revision an object's key names.
 pub(super) fn read_key(key: &str) -> Option<(RoutineName, Revision)> {
     let mut parts = key.split('.');
     let (routine, account, revision) = (parts.next()?, parts.next()?, parts.next()?);
     let revision = Revision::new(revision);
     let ours = account == ACCOUNT && parts.next() == Some("js") && parts.next().is_none();
-    (ours && revision.number().is_some()).then_some((RoutineName::new(routine).ok()?, revision))
+    let named = revision.number().is_some() || revision.is_staging();
+    (ours && named).then_some((RoutineName::new(routine).ok()?, revision))
 }
 
 impl Fields {

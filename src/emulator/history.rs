@@ -25,6 +25,8 @@ const MAX_NONCE_BYTES: usize = 128;
 /// The operations under which the deeds of people are recorded, apart from those of the API.
 pub const PERSON_UPLOAD: &str = "upload";
 /// See [`PERSON_UPLOAD`].
+pub const PERSON_STAGE: &str = "stage";
+/// See [`PERSON_UPLOAD`].
 pub const PERSON_PUBLISH: &str = "publish";
 /// See [`PERSON_UPLOAD`].
 pub const PERSON_DELETE: &str = "delete";

@@ -2,7 +2,7 @@
 //!
 //! It answers as the service does: `gateway` checks who calls (with `signature`, and with `acs3` for what is signed in
 //! headers), `operations` with `describe` and `storage` are the two things that can be called, `world` and `routines`
-//! are what they change, `http`, `answer` and `wire` put it on a socket. What the real service leaves open is a switch
+//! are what they change (`staging` for the slot where code is tried), `http`, `answer` and `wire` put it on a socket. What the real service leaves open is a switch
 //! (`switches`, `lag`), what can go wrong is a `fault` with its `action`, what other people do is in `actors`, and
 //! `control` reaches all of that while it runs. `history` tells what happened, and `check` (with `replay`) judges it.
 //!
@@ -28,6 +28,7 @@ mod replay;
 pub mod reply;
 pub mod routines;
 mod signature;
+pub mod staging;
 pub mod storage;
 pub mod switches;
 mod wire;

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use super::form;
 use super::gateway::Call;
 use super::history::{Mark, Record};
+use super::replay::{COMMIT, STAGE};
 use super::reply::{self, Format, Refusal, Reply};
 use super::routines::no_such_routine;
+use super::staging;
 use super::switches::MAX_DESCRIPTION;
 use super::world::{Now, Visit, World};
 use crate::routine::{Revision, RoutineName};
@@ -28,13 +30,16 @@ const MAX_ROUTINE_DESCRIPTION: usize = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
+    CommitStagingRoutineCode,
     CreateRoutine,
     DeleteRoutineCodeRevision,
+    DescribeDcdnStagingIp,
     DescribeRoutine,
     DescribeRoutineCodeRevision,
     DescribeRoutineUserInfo,
     PublishRoutineCodeRevision,
     UploadRoutineCode,
+    UploadStagingRoutineCode,
 }
 
 /// One entry of the `EnvConf` a caller may give.
@@ -62,9 +67,10 @@ impl World {
         let mut outcome = call.and_then(|c| self.execute(c, operation, visit.now));
         record.processed = outcome.is_ok() && (!is_delete || there && !self.holds(&record));
         if let Ok(content) = &mut outcome {
-            if let Some(given) = content["CodeRevision"].as_str() {
-                record.revision = Some(Revision::new(given));
-            }
+            record.revision = form::issued_for(content)
+                .or_else(|| content["CodeRevision"].as_str().map(Revision::new))
+                .or_else(|| content.as_u64().map(|n| Revision::new(&n.to_string())))
+                .or(record.revision);
             self.settings.revision_form.apply(content);
         }
         let refusal = outcome.as_ref().err();
@@ -105,13 +111,16 @@ impl World {
         let scope = self.settings.rate_scope;
         self.gateway.admit(operation.name(), scope, now.elapsed)?;
         match operation {
+            Operation::CommitStagingRoutineCode => self.commit(call, now.wall),
             Operation::CreateRoutine => self.create(call, now.wall),
             Operation::DeleteRoutineCodeRevision => self.delete_revision(call),
+            Operation::DescribeDcdnStagingIp => Ok(staging::addresses()),
             Operation::DescribeRoutine => self.describe(call),
             Operation::DescribeRoutineCodeRevision => self.describe_revision(call),
             Operation::DescribeRoutineUserInfo => Ok(self.describe_user()),
             Operation::PublishRoutineCodeRevision => self.publish_revision(call),
             Operation::UploadRoutineCode => self.upload(call, now.wall),
+            Operation::UploadStagingRoutineCode => self.upload_staging(call, now.wall),
         }
     }
 
@@ -150,21 +159,55 @@ impl World {
 
     fn upload(&mut self, call: &Call, now: Timestamp) -> Result<Value, Refusal> {
         let name = routine_name(call)?;
+        let description = self.description_of(call)?;
+        let revision = self.begin_upload(&name, description, now)?;
+        Ok(self.form(&name, &revision, &revision, description, now))
+    }
+
+    fn upload_staging(&mut self, call: &Call, now: Timestamp) -> Result<Value, Refusal> {
+        let name = routine_name(call)?;
+        let description = self.description_of(call)?;
+        let (slot, told) = self.begin_staging(&name, description, now)?;
+        Ok(self.form(&name, &slot, &told, description, now))
+    }
+
+    fn commit(&mut self, call: &Call, now: Timestamp) -> Result<Value, Refusal> {
+        let name = routine_name(call)?;
+        let description = self.description_of(call)?;
+        let revision = self.commit_staging(&name, description, now)?;
+        if self.settings.commit_is_bare {
+            return Ok(json!(revision.number()));
+        }
+        Ok(json!({"CodeRevision": revision}))
+    }
+
+    fn description_of<'a>(&self, call: &'a Call) -> Result<&'a str, Refusal> {
         let description = call.need("CodeDescription")?;
         if self.settings.short_descriptions && description.chars().count() > MAX_DESCRIPTION {
             let message = format!("CodeDescription has more than {MAX_DESCRIPTION} characters");
             return Err(Refusal::new(400, "InvalidParameter", message));
         }
-        let revision = self.begin_upload(&name, description, now)?;
+        Ok(description)
+    }
+
+    /// The answer to an upload: the form to post the code of `revision` with, and the revision that is named for it.
+    fn form(
+        &self,
+        name: &RoutineName,
+        revision: &Revision,
+        told: &Revision,
+        description: &str,
+        now: Timestamp,
+    ) -> Value {
         let life = self.settings.form_life;
         let ticket = form::Ticket {
             origin: &self.origin,
-            routine: &name,
-            revision: &revision,
+            routine: name,
+            revision,
             stored_description: &self.store_text(description),
             expires: now.saturating_add(life).unwrap_or(Timestamp::MAX),
         };
-        Ok(json!({"CodeRevision": revision, "OssPostConfig": form::issue(&ticket)}))
+        json!({"CodeRevision": told, "OssPostConfig": form::issue(&ticket)})
     }
 
     fn publish_revision(&mut self, call: &Call) -> Result<Value, Refusal> {
@@ -195,14 +238,17 @@ impl World {
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
+        Self::CommitStagingRoutineCode,
         Self::CreateRoutine,
         Self::DeleteRoutineCodeRevision,
+        Self::DescribeDcdnStagingIp,
         Self::DescribeRoutine,
         Self::DescribeRoutineCodeRevision,
         Self::DescribeRoutineUserInfo,
         Self::PublishRoutineCodeRevision,
         Self::UploadRoutineCode,
+        Self::UploadStagingRoutineCode,
     ];
 
     fn of(call: &Call) -> Option<Self> {
@@ -214,13 +260,16 @@ impl Operation {
 
     fn name(self) -> &'static str {
         match self {
+            Self::CommitStagingRoutineCode => COMMIT,
             Self::CreateRoutine => "CreateRoutine",
             Self::DeleteRoutineCodeRevision => "DeleteRoutineCodeRevision",
+            Self::DescribeDcdnStagingIp => reply::STAGING_IPS,
             Self::DescribeRoutine => "DescribeRoutine",
             Self::DescribeRoutineCodeRevision => "DescribeRoutineCodeRevision",
             Self::DescribeRoutineUserInfo => "DescribeRoutineUserInfo",
             Self::PublishRoutineCodeRevision => "PublishRoutineCodeRevision",
             Self::UploadRoutineCode => "UploadRoutineCode",
+            Self::UploadStagingRoutineCode => STAGE,
         }
     }
 }
@@ -246,7 +295,11 @@ pub(super) fn record(call: Option<&Call>, visit: &Visit<'_>) -> Record {
     record.nonce = text("SignatureNonce").map(str::to_owned);
     record.scheme = call.and_then(Call::scheme);
     match operation {
-        Some(Operation::UploadRoutineCode) => {
+        Some(
+            Operation::CommitStagingRoutineCode
+            | Operation::UploadRoutineCode
+            | Operation::UploadStagingRoutineCode,
+        ) => {
             record.mark = text("CodeDescription").and_then(Mark::read);
         }
         Some(Operation::PublishRoutineCodeRevision) => {

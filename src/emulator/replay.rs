@@ -2,10 +2,11 @@
 //!
 //! It is built from the records alone and not from the world, so that a history file is enough to judge a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::{
-    Actor, Decision, Mark, PERSON_DELETE, PERSON_PUBLISH, PERSON_UPLOAD, POST_OBJECT, Record,
+    Actor, Decision, Mark, PERSON_DELETE, PERSON_PUBLISH, PERSON_STAGE, PERSON_UPLOAD, POST_OBJECT,
+    Record,
 };
 use crate::routine::{Digest, Revision, RoutineName};
 
@@ -15,8 +16,15 @@ pub(super) const UPLOAD: &str = "UploadRoutineCode";
 pub(super) const DELETE: &str = "DeleteRoutineCodeRevision";
 /// The operation that makes one live.
 pub(super) const PUBLISH: &str = "PublishRoutineCodeRevision";
+/// The operation that puts code on staging.
+pub(super) const STAGE: &str = "UploadStagingRoutineCode";
+/// The operation that makes a version of it.
+pub(super) const COMMIT: &str = "CommitStagingRoutineCode";
 /// The operation that tells what is live.
 const DESCRIBE: &str = "DescribeRoutine";
+
+/// The environment that staging uploads go live in.
+const STAGING: &str = "staging";
 
 /// All routines at one moment.
 #[derive(Debug, Default)]
@@ -26,6 +34,10 @@ pub(super) struct Replay(pub(super) BTreeMap<RoutineName, Held>);
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) versions: BTreeMap<u64, Version>,
+    /// What the slot `unstable` holds, if it is there. It counts as one of the slots.
+    pub(super) slot: Option<Option<Digest>>,
+    /// What staging runs.
+    pub(super) on_staging: Option<Digest>,
     /// What is live where.
     pub(super) live: BTreeMap<String, u64>,
     /// What was live before that, as far as the client's listings have shown it.
@@ -44,6 +56,8 @@ pub(super) struct Held {
     pub(super) deletes: usize,
     /// The marks of uploads whose version is not listed yet.
     begun: BTreeMap<u64, Option<Mark>>,
+    /// The numbers that were given for staging.
+    staged: BTreeSet<u64>,
     /// What the client was last told to be live.
     seen_live: BTreeMap<String, u64>,
 }
@@ -87,15 +101,21 @@ impl Held {
             self.delete_failed = !record.processed;
         }
         let number = record.revision.as_ref().and_then(Revision::number);
+        if record.processed && record.revision.as_ref().is_some_and(Revision::is_staging) {
+            return self.slot(record);
+        }
         let (Some(number), true) = (number, record.processed) else {
             return;
         };
         match record.op {
-            UPLOAD => {
+            UPLOAD | STAGE => {
                 self.uploads += 1;
                 self.begun.insert(number, record.mark.clone());
+                if record.op == STAGE {
+                    self.staged.insert(number);
+                }
                 // Whether the version takes its slot now or when its code comes is seen by the number of slots.
-                if record.slots == Some(self.versions.len() + 1) {
+                if record.slots == Some(self.slots() + 1) {
                     self.list(number, record.mark.clone(), None);
                     self.newest_is_the_clients = true;
                 }
@@ -105,6 +125,16 @@ impl Held {
                 let mark = known.or_else(|| self.begun.get(&number)).cloned();
                 self.list(number, mark.flatten(), record.sha256);
                 self.newest_is_the_clients = true;
+                if self.staged.contains(&number) {
+                    self.live.insert(STAGING.to_owned(), number);
+                    self.on_staging = record.sha256;
+                }
+            }
+            COMMIT => {
+                self.uploads += 1;
+                let code = self.slot.unwrap_or(self.on_staging);
+                self.list(number, record.mark.clone(), code);
+                self.newest_is_the_clients = true;
             }
             PERSON_UPLOAD => {
                 self.uploads_by_people += 1;
@@ -113,6 +143,9 @@ impl Held {
             }
             PUBLISH | PERSON_PUBLISH => {
                 for environment in &record.environments {
+                    if environment == STAGING {
+                        self.on_staging = self.versions.get(&number).and_then(|v| v.code);
+                    }
                     self.live.insert(environment.clone(), number);
                 }
                 if !by_client {
@@ -131,6 +164,25 @@ impl Held {
             }
             _ => {}
         }
+    }
+
+    /// Something happened to the slot `unstable`.
+    fn slot(&mut self, record: &Record) {
+        match record.op {
+            STAGE if record.slots == Some(self.slots() + 1) => self.slot = Some(None),
+            POST_OBJECT | PERSON_STAGE => {
+                self.slot = Some(record.sha256);
+                self.live.remove(STAGING);
+                self.on_staging = record.sha256;
+            }
+            DELETE | PERSON_DELETE => (self.slot, self.on_staging) = (None, None),
+            _ => {}
+        }
+    }
+
+    /// How many slots are taken.
+    pub(super) fn slots(&self) -> usize {
+        self.versions.len() + usize::from(self.slot.is_some())
     }
 
     fn list(&mut self, number: u64, mark: Option<Mark>, code: Option<Digest>) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::Value;
 
+use super::staging::Staging;
 use super::world::{Settings, Slot};
 
 /// The longest description under `desc=max48`, in characters. A longer one is refused with `InvalidParameter`.
@@ -41,6 +42,10 @@ const SWITCHES: &[(&str, &str)] = &[
     ("clock", "seconds, as in -1200"),
     ("revision_form", "text|number|rounded"),
     ("content", "normal|missing"),
+    ("staging", "overwrite|new"),
+    ("staging_name", "unstable|number"),
+    ("staging_read", "yes|no"),
+    ("commit_form", "map|number"),
     ("seed", "a number"),
 ];
 
@@ -199,6 +204,21 @@ impl Settings {
             }
             "content" => {
                 self.content_missing = one_of(value, [("missing", true), ("normal", false)])?;
+            }
+            "staging" => {
+                self.staging = one_of(
+                    value,
+                    [("overwrite", Staging::Overwrite), ("new", Staging::New)],
+                )?;
+            }
+            "staging_name" => {
+                self.staging_is_numbered = one_of(value, [("number", true), ("unstable", false)])?;
+            }
+            "staging_read" => {
+                self.staging_is_readable = one_of(value, [("yes", true), ("no", false)])?;
+            }
+            "commit_form" => {
+                self.commit_is_bare = one_of(value, [("number", true), ("map", false)])?;
             }
             "seed" => self.seed = value.parse().ok()?,
             _ => return None,

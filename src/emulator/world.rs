@@ -18,6 +18,7 @@ use super::reply::Refusal;
 use super::routines::{
     ENVIRONMENTS, Environment, RoutineState, Version, no_such_revision, no_such_routine, store_text,
 };
+use super::staging::{self, Staging};
 use super::switches::{DescriptionForm, EnvConf, RateScope, RevisionForm};
 use crate::routine::{Code, Revision, RoutineName};
 
@@ -72,6 +73,14 @@ pub struct Settings {
     pub revision_form: RevisionForm,
     /// `content`: whether a missing routine is described by an answer without content instead of an error.
     pub content_missing: bool,
+    /// `staging`: where a staging upload puts its code.
+    pub staging: Staging,
+    /// `staging_name`: whether the answer to a staging upload names a number, though its code goes to the one slot.
+    pub staging_is_numbered: bool,
+    /// `staging_read`: whether the code of the slot can be read back.
+    pub staging_is_readable: bool,
+    /// `commit_form`: whether the answer to a commit is a bare number.
+    pub commit_is_bare: bool,
     /// `seed`: where the chance of faults comes from.
     pub seed: u64,
 }
@@ -112,6 +121,8 @@ pub struct World {
     given: BTreeSet<u64>,
     /// The numbers of the versions whose form was posted.
     posted: BTreeSet<u64>,
+    /// The numbers that were given for staging, where each upload takes a slot of its own.
+    pub(super) staged: BTreeSet<u64>,
     requests: u64,
 }
 
@@ -136,6 +147,10 @@ impl Default for Settings {
             clock: SignedDuration::ZERO,
             revision_form: RevisionForm::Text,
             content_missing: false,
+            staging: Staging::Overwrite,
+            staging_is_numbered: false,
+            staging_is_readable: true,
+            commit_is_bare: false,
             seed: 0,
         }
     }
@@ -174,6 +189,7 @@ impl World {
             views: Views::default(),
             given: BTreeSet::new(),
             posted: BTreeSet::new(),
+            staged: BTreeSet::new(),
             requests: 0,
         }
     }
@@ -231,8 +247,7 @@ impl World {
         now: Timestamp,
     ) -> Result<Revision, Refusal> {
         let Settings { slot, cap, .. } = self.settings;
-        let newest = self.given.last().copied().unwrap_or(0);
-        let revision = self.give(nanoseconds(now).max(newest + 1));
+        let revision = self.next_number(now);
         let stored_description = self.store_text(description);
         let routine = self.routine_mut(name)?;
         if slot == Slot::AtUpload {
@@ -264,12 +279,18 @@ impl World {
             code
         };
         let Settings { slot, cap, .. } = self.settings;
+        let is_staged = revision
+            .number()
+            .is_none_or(|number| self.staged.contains(&number));
         let routine = self.routine_mut(name)?;
         let version = Version {
             revision: revision.clone(),
             stored_description: stored_description.to_owned(),
             code: Some(code),
         };
+        if is_staged {
+            return staging::register(routine, version, cap);
+        }
         if let Some(there) = routine
             .versions
             .iter_mut()
@@ -314,6 +335,7 @@ impl World {
         let routine = self.routine_mut(name)?;
         let version = routine
             .version(revision)
+            .filter(|version| !version.revision.is_staging())
             .ok_or_else(|| no_such_revision(revision))?;
         if version.code.is_none() {
             return Err(Refusal::general(format!(
@@ -445,6 +467,12 @@ impl World {
     /// Host and port under which the emulator is reached.
     pub(super) fn host(&self) -> &str {
         self.origin.rsplit("//").next().unwrap_or_default()
+    }
+
+    /// A number that is newer than all others.
+    pub(super) fn next_number(&mut self, now: Timestamp) -> Revision {
+        let newest = self.given.last().copied().unwrap_or(0);
+        self.give(nanoseconds(now).max(newest + 1))
     }
 
     fn give(&mut self, number: u64) -> Revision {

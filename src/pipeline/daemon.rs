@@ -12,14 +12,18 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::build::{Build, turns};
 use crate::report::class::Class;
 use crate::report::live::Key;
 use crate::report::question::{Order, Question};
+use crate::report::words::plural;
 use crate::report::{self, Problem, Report, Safety, Totals};
-use crate::routine::{Edit, RoutineName, Sighting};
+use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
-use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
+use super::builds::Builds;
+use super::guests::{Arrivals, Guest, Guests};
+use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule, is_power_of_ten};
 use super::viewer::{Pressed, View, Viewer};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.
@@ -53,10 +57,16 @@ pub struct Work<S> {
     pub sessions: BTreeMap<RoutineName, S>,
     /// Edits that are there from the start.
     pub first: Vec<Edit>,
+    /// The builds, whose numbers are their places here. Each runs once at the start.
+    pub builds: Vec<Build>,
+    /// Routines that come later.
+    pub arrivals: Arrivals<S>,
     /// What the watcher has to say later.
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
     pub asked: Asked,
+    /// Whether nothing that a session knows speaks against a version that was proven to be there.
+    pub holds: fn(&S, &Revision) -> bool,
     /// Whether a key that was refused is replaced.
     pub rekeyed: Rekeyed,
     /// Who looks.
@@ -101,6 +111,9 @@ pub enum DaemonError {
     /// A deploy panicked.
     #[error("the deploy of {0} ended in a panic, which is a bug in er-dev")]
     Panicked(RoutineName),
+    /// What runs a build panicked.
+    #[error("the run of a build ended in a panic, which is a bug in er-dev")]
+    BuildPanicked,
     /// No more edits can come although no stop was asked for.
     #[error("the watcher ended")]
     WatcherEnded,
@@ -122,8 +135,11 @@ where
     let Work {
         sessions,
         first,
+        builds,
+        arrivals,
         mut sightings,
         asked: Asked { questions, sync },
+        holds,
         rekeyed: Rekeyed(rekeyed),
         viewer,
         until,
@@ -138,9 +154,8 @@ where
         Until::Stopped => None,
         Until::Idle { give_up } => give_up,
     };
-    let names: Vec<RoutineName> = sessions.keys().cloned().collect();
-    let (mut view, mut keys) = View::new(viewer, names.clone());
-    let mut answers = Answers::new(names, sync);
+    let (mut view, mut keys) = View::new(viewer);
+    let mut answers = Answers::new(sessions.keys().cloned().collect(), sync);
     let mut questions = Some(questions);
     let (tell, mut tellings) = mpsc::channel(TELLINGS);
     let mut running = Running {
@@ -148,29 +163,41 @@ where
         tasks: JoinSet::new(),
         names: HashMap::new(),
         deploy,
+        holds,
         tell,
     };
     let mut schedule = Schedule::new(mode);
+    let mut guests = Guests::new(arrivals);
     let mut rotated = 0;
     let mut interrupted = false;
     let mut stopping = false;
     let (mut stop, mut abort) = (pin!(stop), pin!(abort));
     let mut replaced = rekeyed();
 
+    let mut builds = Builds::new(builds, mode);
+    builds.begin(report, &mut answers, now());
+    running.follow(&mut builds, &mut schedule, report);
     for edit in first {
-        running.apply(schedule.handle(Event::Edited(edit), now()), report);
+        let routine = edit.routine.clone();
+        match guests.keep(edit) {
+            Some(edit) => running.apply(schedule.handle(Event::Edited(edit), now()), report),
+            None => running.admit(&routine, &mut guests, &mut answers, &mut schedule, report),
+        }
     }
     loop {
+        running.follow(&mut builds, &mut schedule, report);
         answers.answer(&schedule, report, now());
-        view.show(&schedule, deadline.filter(|_| stopping), report);
+        let stop_by = deadline.filter(|_| stopping);
+        view.show(&schedule, answers.routines(), stop_by, report);
         let done = if stopping {
-            schedule.running() == 0
+            schedule.running() == 0 && builds.running() == 0
         } else {
-            mode == Mode::Once && schedule.is_idle()
+            mode == Mode::Once && schedule.is_idle() && builds.running() == 0
         };
         if done {
             break;
         }
+        let of_builds = builds.next_deadline().map(Instant::from_std);
         let event = tokio::select! {
             biased;
             () = &mut abort => {
@@ -190,19 +217,69 @@ where
                         running.apply(schedule.handle(event, now()), report);
                     }
                 }
-                running.ended(joined)?
+                let event = running.ended(joined)?;
+                // What waits behind it goes by what the service showed meanwhile.
+                if let Event::Ended(routine, _) = &event {
+                    running.doubt(routine, &mut schedule, report);
+                }
+                event
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => {
-                    report.settled(&edit.routine);
-                    Event::Edited(edit)
+                    let routine = edit.routine.clone();
+                    report.settled(&routine);
+                    running.doubt(&routine, &mut schedule, report);
+                    match guests.keep(edit) {
+                        Some(edit) => Event::Edited(edit),
+                        None => {
+                            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+                            continue;
+                        }
+                    }
+                }
+                Some(Sighting::Came { routine, entry, shown, glob }) => {
+                    let guest = Guest { routine, entry, shown, glob };
+                    builds.came(&guest);
+                    guests.came(guest);
+                    continue;
+                }
+                Some(Sighting::Left { routine, reason }) => {
+                    builds.left(&routine);
+                    if guests.left(&routine) || !running.has(&routine) {
+                        continue;
+                    }
+                    running.apply(schedule.handle(Event::Halted(routine.clone()), now()), report);
+                    if running.sessions.remove(&routine).is_none() {
+                        guests.leaves(routine.clone());
+                    }
+                    answers.left(&routine);
+                    report.tell(&report::Event::Left { routine, reason });
+                    continue;
                 }
                 Some(Sighting::Settled(routine)) => {
                     report.settled(&routine);
                     continue;
                 }
                 Some(Sighting::Synced(number)) => {
+                    builds.synced(number, report, &mut answers, now());
                     answers.synced(number, &schedule, report, now());
+                    continue;
+                }
+                Some(Sighting::Inputs { build, paths }) => {
+                    let changed = turns::Event::Changed(build, paths);
+                    builds.handle(changed, report, &mut answers, now());
+                    continue;
+                }
+                Some(Sighting::Lost { times }) => {
+                    report.lost(times);
+                    if is_power_of_ten(times) {
+                        report.tell(&lost(times));
+                    }
+                    continue;
+                }
+                Some(Sighting::Open { routine, what }) => {
+                    let help = "see that it is whole; what is written later goes up as well";
+                    report.remark(routine, problem(what, help.into(), Class::Source));
                     continue;
                 }
                 Some(sighting) => {
@@ -212,7 +289,7 @@ where
                         _ => None,
                     };
                     if let Some(event) = seen(sighting) {
-                        report.tell(&event);
+                        builds.tell(event, report);
                     }
                     match event {
                         Some(event) => event,
@@ -225,9 +302,14 @@ where
                 replaced = rekeyed();
                 Event::Rekeyed
             }
+            news = builds.next() => {
+                builds.hear(news?, report, &mut answers, now());
+                continue;
+            }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
             key = next_key(&mut keys) => {
-                match view.pressed(key, schedule.is_paused(), &running.sessions, report) {
+                let state = (schedule.is_paused(), schedule.running());
+                match view.pressed(key, state, &running.sessions, report) {
                     Pressed::Nothing => continue,
                     Pressed::Order(order) => carried_out(order),
                     Pressed::Quit if stopping => {
@@ -238,6 +320,10 @@ where
                 }
             }
             () = tokio::time::sleep_until(view.next(report)) => continue,
+            () = at(of_builds) => {
+                builds.handle(turns::Event::Tick, report, &mut answers, now());
+                continue;
+            }
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
                 match answers.hear(question, &schedule, report, now()) {
@@ -249,6 +335,7 @@ where
         if event == Event::Stop {
             stopping = true;
             answers.stop();
+            builds.handle(turns::Event::Stop, report, &mut answers, now());
             deadline = Some(Instant::now() + drain);
             if schedule.running() > 0 {
                 report.tell(&report::Event::Stopping {
@@ -257,7 +344,15 @@ where
                 });
             }
         }
+        let ended = match &event {
+            Event::Ended(routine, _) => Some(routine.clone()),
+            _ => None,
+        };
         running.apply(schedule.handle(event, now()), report);
+        if let Some(routine) = ended.filter(|routine| guests.has_left(routine)) {
+            running.sessions.remove(&routine);
+            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+        }
     }
     report.end_live();
     running.apply(schedule.handle(Event::Stop, now()), report);
@@ -266,6 +361,7 @@ where
             running.apply(schedule.handle(event, now()), report);
         }
     }
+    builds.close().await;
     running.apply(schedule.close(), report);
     let totals = Totals {
         rotated,
@@ -284,6 +380,7 @@ struct Running<S, D> {
     /// A task that panicked cannot say whose it was.
     names: HashMap<Id, RoutineName>,
     deploy: D,
+    holds: fn(&S, &Revision) -> bool,
     tell: mpsc::Sender<Telling>,
 }
 
@@ -314,6 +411,67 @@ where
                     });
                     self.names.insert(task.id(), name);
                 }
+            }
+        }
+    }
+
+    /// Lets the schedule know how builds fare.
+    fn follow(&mut self, builds: &mut Builds, schedule: &mut Schedule, report: &mut Report) {
+        for event in builds.take() {
+            self.apply(schedule.handle(event, now()), report);
+        }
+    }
+
+    /// Doubts that a routine's bytes are on the service, if its session knows of a reason to.
+    fn doubt(&mut self, routine: &RoutineName, schedule: &mut Schedule, report: &mut Report) {
+        let session = self.sessions.get(routine);
+        let believed = schedule.believed(routine).zip(session);
+        if believed.is_some_and(|(revision, session)| !(self.holds)(session, revision)) {
+            let doubted = Event::Doubted(routine.clone());
+            self.apply(schedule.handle(doubted, now()), report);
+        }
+    }
+
+    /// Whether a routine has a session, be it in use.
+    fn has(&self, routine: &RoutineName) -> bool {
+        self.sessions.contains_key(routine) || self.is_running(routine)
+    }
+
+    fn is_running(&self, routine: &RoutineName) -> bool {
+        self.names.values().any(|running| running == routine)
+    }
+
+    /// Lets a routine that came take part, if it has an edit and its session can be had. One that left while it was
+    /// deployed has to give its session back first.
+    fn admit(
+        &mut self,
+        routine: &RoutineName,
+        guests: &mut Guests<S>,
+        answers: &mut Answers,
+        schedule: &mut Schedule,
+        report: &mut Report,
+    ) {
+        if self.is_running(routine) {
+            return;
+        }
+        match guests.admit(routine) {
+            None => {}
+            Some(Err(problem)) => report.tell(&report::Event::Warning {
+                routine: Some(routine.clone()),
+                problem: *problem,
+            }),
+            Some(Ok((guest, session, edit))) => {
+                self.sessions.insert(routine.clone(), session);
+                answers.came(routine.clone());
+                report.tell(&report::Event::Came {
+                    routine: routine.clone(),
+                    file: guest.shown,
+                });
+                self.apply(
+                    schedule.handle(Event::Resumed(routine.clone()), now()),
+                    report,
+                );
+                self.apply(schedule.handle(Event::Edited(edit), now()), report);
             }
         }
     }
@@ -365,14 +523,6 @@ fn heard(telling: Telling, report: &mut Report, rotated: &mut u64) -> Option<Eve
 
 /// What is told of a sighting that is no edit.
 fn seen(sighting: Sighting) -> Option<report::Event> {
-    let problem = |what, help, class| Problem {
-        what,
-        help,
-        class,
-        operation: None,
-        request_id: None,
-        frame: None,
-    };
     match sighting {
         Sighting::Waiting { routine, reason } => Some(report::Event::Waiting {
             routine,
@@ -402,11 +552,52 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             problem: problem(what, help, Class::Watch),
         }),
+        Sighting::Unfit { what, help } => Some(report::Event::Warning {
+            routine: None,
+            problem: problem(what, help, Class::Config),
+        }),
         Sighting::Events(what) => Some(report::Event::Restored {
             safety: Safety::Events,
             what,
         }),
-        Sighting::Edit(_) | Sighting::Settled(_) | Sighting::Synced(_) => None,
+        Sighting::Unheard { routine, what } => {
+            let help = "nothing has to be done; `backend = \"poll\"` looks from the start";
+            Some(report::Event::Warning {
+                routine: Some(routine),
+                problem: problem(what, help.into(), Class::Watch),
+            })
+        }
+        Sighting::Edit(_)
+        | Sighting::Settled(_)
+        | Sighting::Synced(_)
+        | Sighting::Inputs { .. }
+        | Sighting::Came { .. }
+        | Sighting::Left { .. }
+        | Sighting::Open { .. }
+        | Sighting::Lost { .. } => None,
+    }
+}
+
+/// What is told of lost events.
+fn lost(times: u32) -> report::Event {
+    let times = plural(times.into(), "time");
+    let what =
+        format!("file events were lost ({times} so far), so that everything is looked at again");
+    let help = "nothing has to be done; it happens where very many files change at once";
+    report::Event::Warning {
+        routine: None,
+        problem: problem(what, help.into(), Class::Watch),
+    }
+}
+
+fn problem(what: String, help: String, class: Class) -> Problem {
+    Problem {
+        what,
+        help,
+        class,
+        operation: None,
+        request_id: None,
+        frame: None,
     }
 }
 
@@ -448,6 +639,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use crate::pipeline::schedule::{Again, End, Reach};
+    use crate::report::standing::Overview;
     use crate::report::{Format, Look};
     use crate::routine::{Digest, Revision};
 
@@ -524,8 +716,11 @@ mod tests {
             Work {
                 sessions,
                 first: Vec::new(),
+                builds: Vec::new(),
+                arrivals: Arrivals::nobody(),
                 sightings,
                 asked: Asked::nobody(),
+                holds: |_, _| true,
                 rekeyed: Rekeyed::never(),
                 viewer: Viewer::nobody(),
                 until,
@@ -642,6 +837,89 @@ mod tests {
         .await
         .unwrap_err();
         assert!(matches!(error, DaemonError::Panicked(name) if name == hello()));
+    }
+
+    /// Asks how everything stands and lets the loop end after that.
+    fn ask(work: &mut Work<u32>) -> tokio::sync::oneshot::Receiver<Overview> {
+        let (questions, asked) = mpsc::channel(1);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        questions.try_send(Question::Status(answer)).unwrap();
+        work.asked.questions = asked;
+        answered
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_events_are_counted_and_told_ever_more_rarely() {
+        let (mut work, _) = work(Until::Stopped);
+        let (sender, sightings) = mpsc::channel(32);
+        work.sightings = sightings;
+        for times in 1..=25 {
+            sender.try_send(Sighting::Lost { times }).unwrap();
+        }
+        let mut answered = ask(&mut work);
+        let lines = Lines::default();
+        let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+        let stop = tokio::time::sleep(Duration::from_secs(1));
+        run(work, deploy, &mut lines.report(), stop, pending())
+            .await
+            .unwrap();
+        assert_eq!(lines.events(), ["warning", "warning"]);
+        assert_eq!(answered.try_recv().unwrap().events_lost, 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_file_was_taken_while_it_was_open_is_told_and_stands_until_the_next_edit() {
+        for more in [false, true] {
+            let (mut work, sender) = work(Until::Stopped);
+            sender.try_send(Sighting::Edit(edit("a"))).unwrap();
+            let open = Sighting::Open {
+                routine: hello(),
+                what: "it is open".into(),
+            };
+            sender.try_send(open).unwrap();
+            if more {
+                sender.try_send(Sighting::Edit(edit("b"))).unwrap();
+            }
+            let mut answered = ask(&mut work);
+            let lines = Lines::default();
+            let deploy = |job: Job, session: u32, _: Tell| async move { (session, stored(&job)) };
+            let stop = tokio::time::sleep(Duration::from_secs(1));
+            run(work, deploy, &mut lines.report(), stop, pending())
+                .await
+                .unwrap();
+            assert_eq!(lines.events(), ["warning"]);
+            let routine = answered.try_recv().unwrap().routines.remove(0);
+            let what = routine.reason.map(|reason| reason.what);
+            assert_eq!(what.as_deref(), (!more).then_some("it is open"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_that_changes_nothing_is_deployed_only_if_its_session_knows_better() {
+        for (holds, deploys) in [(true, 1), (false, 3)] {
+            let (mut work, sender) = work(Until::Stopped);
+            work.holds = match holds {
+                true => |_, _| true,
+                false => |_, revision| *revision != Revision::new("1"),
+            };
+            let lines = Lines::default();
+            let count = Arc::new(Mutex::new(0));
+            let counted = Arc::clone(&count);
+            let deploy = move |job: Job, session: u32, _: Tell| {
+                *counted.lock().unwrap() += 1;
+                async move { (session, stored(&job)) }
+            };
+            let edits = async move {
+                for _ in 0..3 {
+                    sender.send(Sighting::Edit(edit("a"))).await.unwrap();
+                    tokio::time::sleep(Duration::from_secs(3_600)).await;
+                }
+            };
+            run(work, deploy, &mut lines.report(), edits, pending())
+                .await
+                .unwrap();
+            assert_eq!(*count.lock().unwrap(), deploys, "{holds}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,10 +40,6 @@ const TRIES_ONCE: u32 = 12;
 /// The pause before an entry is looked at again that had changed when it was to be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long it is believed without asking that a version is still there. After that, a save that changed nothing asks:
-/// somebody who deleted it by mistake would save again to have it back.
-const BELIEVED: Duration = Duration::from_secs(10);
-
 /// The pause between two tries while the service refuses the key.
 const PROBE: Duration = Duration::from_secs(300);
 
@@ -56,11 +52,13 @@ pub enum Event {
     Landed(RoutineName, Landed),
     /// A deploy ended.
     Ended(RoutineName, Ended),
+    /// It is no longer known that the version is there that a routine's bytes were last proven to be in.
+    Doubted(RoutineName),
     /// The key was refused, and there is another one now.
     Rekeyed,
-    /// The place of a routine's entry is gone or is another one.
+    /// The place of a routine's entry is gone or is another one, or the routine left.
     Halted(RoutineName),
-    /// The place is back, and an edit of what is there follows.
+    /// The place, or the routine, is back, and an edit of what is there follows.
     Resumed(RoutineName),
     /// Somebody asks that nothing be started for a while. Edits go on being taken in.
     Pause,
@@ -68,6 +66,14 @@ pub enum Event {
     Continue,
     /// Somebody asks that what waits for its next try be tried now.
     Flush,
+    /// The build of a routine's entry runs.
+    Building(RoutineName),
+    /// It ended well, and what it wrote may still have to be told of.
+    Built(RoutineName),
+    /// All of that has been told of.
+    Rested(RoutineName),
+    /// It failed, or rests for a reason, and all that it wrote has been told of.
+    Broken(RoutineName, Problem),
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -186,8 +192,8 @@ pub enum Mode {
 pub struct Schedule {
     mode: Mode,
     queue: Queue,
-    /// What each routine's bytes were when they were last known to be on the service, in which version, and when that was.
-    synced: BTreeMap<RoutineName, (Digest, Revision, Instant)>,
+    /// What each routine's bytes were when they were last proven to be on the service, and in which version.
+    synced: BTreeMap<RoutineName, (Digest, Revision)>,
     /// What keeps a routine from being up to date, and how often in a row.
     troubles: BTreeMap<RoutineName, (Problem, u32)>,
     failures: BTreeSet<Class>,
@@ -235,7 +241,10 @@ impl Schedule {
             Event::Edited(edit) => self.edited(edit, now, &mut effects),
             Event::Landed(routine, landed) => {
                 self.resume(now, &mut effects);
-                self.landed(&routine, landed, now);
+                self.landed(&routine, landed);
+            }
+            Event::Doubted(routine) => {
+                self.synced.remove(&routine);
             }
             Event::Ended(routine, ended) => self.ended(routine, ended, now, &mut effects),
             Event::Rekeyed => {
@@ -248,6 +257,10 @@ impl Schedule {
             Event::Pause => self.pause(true, &mut effects),
             Event::Continue => self.pause(false, &mut effects),
             Event::Flush => self.flush(now),
+            Event::Building(routine) => self.queue.build_runs(routine),
+            Event::Built(routine) => self.queue.build_ended_well(routine),
+            Event::Rested(routine) => self.queue.build_rests(&routine),
+            Event::Broken(routine, problem) => self.broken(routine, problem, &mut effects),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -382,17 +395,20 @@ impl Schedule {
         if let Some(older) = self.queue.push(edit, now) {
             self.supersede(&older, effects);
         }
-        self.settle_unchanged(&routine, now, effects);
+        self.settle_unchanged(&routine, effects);
+    }
+
+    /// The version that a routine's bytes are believed to be in, so that an edit that leaves them as they are asks for
+    /// nothing. Whoever knows better says [`Event::Doubted`].
+    pub fn believed(&self, routine: &RoutineName) -> Option<&Revision> {
+        self.synced.get(routine).map(|(_, revision)| revision)
     }
 
     /// An edit that left the bytes as they are on the service needs no deploy, unless one runs.
-    fn settle_unchanged(&mut self, routine: &RoutineName, now: Instant, effects: &mut Vec<Effect>) {
-        let Some((digest, revision, since)) = self.synced.get(routine).cloned() else {
+    fn settle_unchanged(&mut self, routine: &RoutineName, effects: &mut Vec<Effect>) {
+        let Some((digest, revision)) = self.synced.get(routine).cloned() else {
             return;
         };
-        if now.saturating_duration_since(since) > BELIEVED {
-            return;
-        }
         if let Some(edit) = self
             .queue
             .take_if(routine, |edit| edit.digest == Some(digest))
@@ -405,6 +421,16 @@ impl Schedule {
                 saves: edit.saves,
             }));
         }
+    }
+
+    /// What a failed build wrote waits for another run, or fails with it where there is none.
+    fn broken(&mut self, routine: RoutineName, problem: Problem, effects: &mut Vec<Effect>) {
+        if self.mode == Mode::Once
+            && let Some(edit) = self.queue.take_if(&routine, |_| true)
+        {
+            self.fail(&edit, problem, effects);
+        }
+        self.queue.build_broke(routine);
     }
 
     fn ended(
@@ -432,7 +458,7 @@ impl Schedule {
                     self.failures.extend(unpublished);
                 }
                 self.resume(now, effects);
-                self.landed(&routine, landed, now);
+                self.landed(&routine, landed);
                 let Some((_, newer)) = self.queue.finish(&routine) else {
                     return;
                 };
@@ -481,7 +507,7 @@ impl Schedule {
         };
         if let Some(newer) = newer {
             self.queue.put_back(newer, now, 0);
-            self.settle_unchanged(&routine, now, effects);
+            self.settle_unchanged(&routine, effects);
         }
     }
 
@@ -590,13 +616,13 @@ impl Schedule {
         }
     }
 
-    fn landed(&mut self, routine: &RoutineName, landed: Landed, now: Instant) {
+    fn landed(&mut self, routine: &RoutineName, landed: Landed) {
         if !self.queue.land(routine) {
             return;
         }
         self.troubles.remove(routine);
         self.synced
-            .insert(routine.clone(), (landed.digest, landed.revision, now));
+            .insert(routine.clone(), (landed.digest, landed.revision));
         match landed.end {
             End::Uploaded => self.totals.uploaded += 1,
             End::Reused => self.totals.reused += 1,
@@ -689,7 +715,7 @@ fn outage_pause(attempt: u32, jitter: f64) -> Duration {
     bound.mul_f64(0.65 + 0.35 * jitter.clamp(0.0, 1.0))
 }
 
-fn is_power_of_ten(number: u32) -> bool {
+pub(super) fn is_power_of_ten(number: u32) -> bool {
     std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == number)
 }
 

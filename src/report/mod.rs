@@ -21,6 +21,7 @@ pub mod text;
 pub mod words;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -93,11 +94,11 @@ pub enum Event {
         #[serde(rename = "ms", serialize_with = "json::millis")]
         after: Duration,
     },
-    /// An edit became a new version.
+    /// An edit became a new version, or what runs on staging.
     Uploaded {
         /// The routine.
         routine: RoutineName,
-        /// The new version.
+        /// The new version; the staging slot by its name, which is no number, where it went there.
         revision: Revision,
         /// The digest of its code.
         sha256: Digest,
@@ -206,7 +207,7 @@ pub enum Event {
     Planned {
         /// The routine.
         routine: RoutineName,
-        /// One of "upload", "rotate", "create".
+        /// One of "upload", "rotate", "create", "build".
         action: &'static str,
         /// To which version, or with which bytes.
         #[serde(serialize_with = "json::text")]
@@ -250,6 +251,64 @@ pub enum Event {
         /// The routine.
         routine: RoutineName,
     },
+    /// A build begins to run.
+    Building {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that changed, as people name them; none at the start.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// Whether a run was ended for it.
+        early: bool,
+    },
+    /// A build ended well. Whether its output goes up is told by other events.
+    Built {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// How long it took.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
+        took: Duration,
+    },
+    /// A build failed. What it wrote does not go up.
+    Broken(Box<Broken>),
+    /// A build changes what it reads, run after run, and rests for a while.
+    Looping {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that it changes, as people name them.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// The pause before the next run.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
+        after: Duration,
+        /// What, and how to end it.
+        problem: Problem,
+    },
+    /// A file is a routine from now on.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file.
+        #[serde(serialize_with = "json::text")]
+        file: String,
+    },
+    /// A file is no routine any more. What is on the service stays as it is.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why.
+        #[serde(serialize_with = "json::text")]
+        reason: String,
+    },
     /// Somebody else made a version.
     Foreign {
         /// The routine.
@@ -279,6 +338,29 @@ pub enum Event {
         /// What was live there before.
         #[serde(skip_serializing_if = "Option::is_none")]
         before: Option<Revision>,
+    },
+    /// What is on staging became a version.
+    Committed {
+        /// The routine.
+        routine: RoutineName,
+        /// The new version.
+        revision: Revision,
+        /// The digest of its code.
+        sha256: Digest,
+        /// API requests it took so far.
+        calls: u32,
+        /// Versions the routine holds now.
+        slots: usize,
+        /// Versions it may hold.
+        #[serde(skip)]
+        cap: usize,
+    },
+    /// How to reach the nodes that run what is on staging.
+    Staging {
+        /// The routine.
+        routine: RoutineName,
+        /// The addresses of the nodes.
+        addresses: Vec<IpAddr>,
     },
     /// Somebody else put a version live.
     Republished {
@@ -391,6 +473,28 @@ pub enum Event {
     },
     /// The accounting at the end.
     Done(Totals),
+}
+
+/// How a build failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Broken {
+    /// Its command.
+    #[serde(rename = "build", serialize_with = "json::text")]
+    pub command: String,
+    /// The routines whose entries it makes.
+    pub routines: Vec<RoutineName>,
+    /// The exit code, if it ended with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// How long it took.
+    #[serde(rename = "ms", serialize_with = "json::millis")]
+    pub took: Duration,
+    /// What it printed, in lines; the last of them if they are many.
+    pub output: Vec<String>,
+    /// Lines before them that were not kept.
+    pub cut: u64,
+    /// Why.
+    pub problem: Problem,
 }
 
 /// What work can do without for a while, with less safety.
@@ -621,6 +725,10 @@ impl Event {
             | Self::Paused { .. }
             | Self::Continued { .. }
             | Self::Alive(_)
+            | Self::Building { .. }
+            | Self::Built { .. }
+            | Self::Broken(_)
+            | Self::Looping { .. }
             | Self::Stopping { .. }
             | Self::Done(_) => None,
             Self::Warning { routine, .. } => routine.as_ref(),
@@ -638,12 +746,16 @@ impl Event {
             | Self::Waiting { routine, .. }
             | Self::Halted { routine, .. }
             | Self::Published { routine, .. }
+            | Self::Committed { routine, .. }
+            | Self::Staging { routine, .. }
             | Self::Republished { routine, .. }
             | Self::Pinned { routine, .. }
             | Self::Mended { routine, .. }
             | Self::Recovered { routine, .. }
             | Self::Pruned { routine, .. }
             | Self::Resumed { routine }
+            | Self::Came { routine, .. }
+            | Self::Left { routine, .. }
             | Self::Foreign { routine, .. }
             | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),
@@ -795,6 +907,14 @@ impl Report {
         }
     }
 
+    /// Shows a line that a build prints, dimly, where somebody is looking. It is no event.
+    pub fn stream(&mut self, line: &str) {
+        if self.format == Format::Text && self.look.terminal {
+            let line = text::printed(line, self.look);
+            self.print(&line);
+        }
+    }
+
     /// How everything stands by what was told so far.
     pub fn standing(&self) -> &Standing {
         &self.standing
@@ -805,6 +925,11 @@ impl Report {
         self.standing.holds(routine, revision, sha256);
     }
 
+    /// Takes note that a routine's uploads go to staging. Nothing is written.
+    pub fn goes_to_staging(&mut self, routine: &RoutineName) {
+        self.standing.goes_to_staging(routine);
+    }
+
     /// Takes note that an edit is on its way. Nothing is written.
     pub fn started(&mut self, routine: &RoutineName) {
         self.standing.started(routine);
@@ -813,6 +938,18 @@ impl Report {
     /// Takes note that a change that waited has settled. Nothing is written.
     pub fn settled(&mut self, routine: &RoutineName) {
         self.standing.settled(routine);
+    }
+
+    /// Takes note of how often file events were lost. Nothing is written.
+    pub fn lost(&mut self, times: u32) {
+        self.standing.lost(times);
+    }
+
+    /// Warns of something about a routine's last edit that stays worth knowing until the next one.
+    pub fn remark(&mut self, routine: RoutineName, problem: Problem) {
+        self.standing.remark(&routine, &problem);
+        let routine = Some(routine);
+        self.tell(&Event::Warning { routine, problem });
     }
 
     /// What text written by [`Report::print`] may use.

@@ -33,6 +33,8 @@ pub enum State {
     Auth,
     /// An edit did not go up, and somebody has to change something on the service first.
     Blocked,
+    /// The build that makes the entry failed, or changes what it reads.
+    Broken,
     /// The place of the entry is gone or is another one.
     Halted,
     /// The entry is not there.
@@ -55,6 +57,7 @@ impl State {
             Self::Offline => "offline",
             Self::Auth => "auth",
             Self::Blocked => "blocked",
+            Self::Broken => "broken",
             Self::Halted => "halted",
             Self::Missing => "missing",
             Self::Empty => "empty",
@@ -97,6 +100,10 @@ pub enum Stage {
     Running,
     /// An edit waits for a moment to come.
     Later,
+    /// The build that makes the entry runs, and what it writes is waited for.
+    Building,
+    /// That build failed, or rests. An edit that waits is what it wrote.
+    Broken,
 }
 
 /// Why something is as it is.
@@ -129,7 +136,7 @@ pub struct Routine {
     pub routine: String,
     /// The word for it.
     pub state: State,
-    /// Why, unless all is well.
+    /// Why, unless all is well; and what is worth knowing where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// Edits that wait or run.
@@ -137,12 +144,21 @@ pub struct Routine {
     /// The last edit that ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Success>,
+    /// Where its uploads go, if not into versions: "staging".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<String>,
     /// Versions it held when that was last told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<usize>,
     /// Versions it may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<usize>,
+    /// How changes of its entry are noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Why not by events alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_why: Option<String>,
 }
 
 /// Something that is not as usual for all routines.
@@ -173,6 +189,8 @@ pub enum Unusual {
 /// How everything stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {
+    /// How often file events were lost.
+    pub events_lost: u32,
     /// What holds for all routines.
     pub conditions: Vec<Condition>,
     /// Each routine.
@@ -186,11 +204,14 @@ pub struct Standing {
     outage: Option<Condition>,
     paused: Option<Condition>,
     degraded: BTreeMap<Safety, Condition>,
+    /// How often file events were lost.
+    lost: u32,
 }
 
 /// What is known of one routine. Each has its own way in and out, but for `failed`, which is about `trouble`.
 #[derive(Debug, Clone, Default)]
 struct Known {
+    staging: bool,
     slots: Option<(usize, usize)>,
     last: Option<Success>,
     /// What the last edit met, if it has not ended well.
@@ -201,6 +222,10 @@ struct Known {
     halted: Option<Reason>,
     /// What the watcher waits for before a change becomes an edit.
     waiting: Option<Reason>,
+    /// What is worth knowing of the last edit although it went well.
+    remark: Option<Reason>,
+    /// What the build that makes the entry does, or what is wrong with it.
+    build: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -243,15 +268,44 @@ impl Standing {
                 };
                 self.degraded.insert(*safety, condition);
             }
+            Event::Left { routine, .. } => {
+                self.routines.remove(routine);
+            }
             Event::Restored { safety, .. } => {
                 self.degraded.remove(safety);
             }
+            Event::Building {
+                command, routines, ..
+            } => {
+                let what = clip(&format!("its build runs: `{command}`"));
+                let reason = Reason {
+                    what,
+                    help: String::new(),
+                    class: Class::Build.word().into(),
+                };
+                self.build(routines, Some(&reason));
+            }
+            Event::Built { routines, .. } => self.build(routines, None),
+            Event::Broken(broken) => {
+                self.build(&broken.routines, Some(&Reason::of(&broken.problem)));
+            }
+            Event::Looping {
+                routines, problem, ..
+            } => self.build(routines, Some(&Reason::of(problem))),
             other => {
                 if let Some(routine) = other.routine() {
                     let known = self.routines.entry(routine.clone()).or_default();
                     known.see(other, now);
                 }
             }
+        }
+    }
+
+    /// Takes note of how the build of some routines fares.
+    fn build(&mut self, routines: &[RoutineName], reason: Option<&Reason>) {
+        for routine in routines {
+            let known = self.routines.entry(routine.clone()).or_default();
+            known.build = reason.cloned();
         }
     }
 
@@ -262,6 +316,11 @@ impl Standing {
         if let Some(last) = last.filter(|last| last.revision == *revision) {
             last.sha256 = Some(sha256);
         }
+    }
+
+    /// Takes note that a routine's uploads go to staging.
+    pub fn goes_to_staging(&mut self, routine: &RoutineName) {
+        self.routines.entry(routine.clone()).or_default().staging = true;
     }
 
     /// Takes note that an edit is on its way: what an older one has failed with says nothing of it. What is tried again
@@ -275,10 +334,22 @@ impl Standing {
         }
     }
 
+    /// Takes note of how often file events were lost.
+    pub fn lost(&mut self, times: u32) {
+        self.lost = times;
+    }
+
+    /// Takes note of something that is worth knowing of the last edit of a routine.
+    pub fn remark(&mut self, routine: &RoutineName, problem: &Problem) {
+        let known = self.routines.entry(routine.clone()).or_default();
+        known.remark = Some(Reason::of(problem));
+    }
+
     /// Takes note that a change that waited has settled.
     pub fn settled(&mut self, routine: &RoutineName) {
         if let Some(known) = self.routines.get_mut(routine) {
             known.waiting = None;
+            known.remark = None;
         }
     }
 
@@ -306,11 +377,17 @@ impl Standing {
                 reason: reason.cloned(),
                 pending: queued.edits + usize::from(waits),
                 last: known.and_then(|known| known.last.clone()),
+                upload: known
+                    .filter(|known| known.staging)
+                    .map(|_| "staging".into()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
+                backend: None,
+                backend_why: None,
             }
         });
         Overview {
+            events_lost: self.lost,
             conditions: conditions.cloned().collect(),
             routines: routines.collect(),
         }
@@ -329,7 +406,10 @@ impl Standing {
             (Some(reason), ..) => (State::Critical, Some(reason)),
             (None, Some(reason), _) => (State::Halted, Some(reason)),
             (None, None, Some(reason)) if queued.edits == 0 => (State::Pending, Some(reason)),
-            (None, None, _) => self.edit(known, queued),
+            (None, None, _) => match self.edit(known, queued) {
+                (state, None) => (state, known.and_then(|known| known.remark.as_ref())),
+                told => told,
+            },
         }
     }
 
@@ -337,7 +417,10 @@ impl Standing {
     fn edit<'a>(&'a self, known: Option<&'a Known>, queued: Queued) -> (State, Option<&'a Reason>) {
         let trouble = known.and_then(|known| known.trouble.as_ref());
         let outage = self.outage.as_ref().filter(|_| queued.edits > 0);
+        let build = known.and_then(|known| known.build.as_ref());
         match (outage, trouble, queued.stage) {
+            (.., Stage::Broken) => (State::Broken, build),
+            (.., Stage::Building) => (State::Pending, build),
             (Some(outage), ..) => (outage.condition.state(), Some(&outage.reason)),
             (None, Some((_, reason)), Stage::Running) => (State::Pending, Some(reason)),
             (None, None, Stage::Running | Stage::Later) => (State::Pending, None),

@@ -7,6 +7,7 @@
 
 mod describe;
 mod publish;
+mod staging;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +19,15 @@ use crate::clock::{self, Moment};
 use crate::cloud::error::CloudError;
 use crate::cloud::form::Form;
 use crate::cloud::{Cloud, Fetched, Listing, Timeouts};
-use crate::config::{Revisions, Routine, Verify};
+use crate::config::{Revisions, Routine, Upload, Verify};
 use crate::routine::{Code, Digest, Revision};
 
 use super::git::Git;
 use super::intent::Journal;
-use super::lock::{self, LockError, StepLock};
+use super::lock::{self, LockError, StepLock, WatchLock};
 use super::mark::Instance;
 pub use publish::{Published, Unpublishable};
+pub use staging::Uncommittable;
 
 use super::pins::Pins;
 use super::protocol::{Blocked, Doubt, Goal, Knowledge, Noticed, Rules, Step, Wanted, decide};
@@ -118,10 +120,14 @@ pub struct Session {
     forced: Option<BTreeSet<Revision>>,
     /// The digest of an upload that was sent and is not proven yet.
     sent: Option<Digest>,
+    /// The code that was put on staging last, as long as older code could still come to lie over it.
+    staged: Option<Code>,
     /// Versions whose code is to be saved and was not given, and how often.
     unread: BTreeMap<Revision, u32>,
     /// Versions that could not be saved or deleted, and what was told of it.
     spared: BTreeMap<Revision, String>,
+    /// The right to watch it.
+    watch: Option<WatchLock>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -260,6 +266,9 @@ pub enum DeployError {
     /// A version cannot be put live.
     #[error(transparent)]
     Unpublishable(#[from] Unpublishable),
+    /// No version can be made of what is on staging.
+    #[error(transparent)]
+    Uncommittable(#[from] Uncommittable),
     /// The service answers, and nothing ever comes of it.
     #[error(
         "no end in sight after {MAX_STEPS} steps{}",
@@ -295,9 +304,16 @@ impl Session {
             trouble: None,
             forced: None,
             sent: None,
+            staged: None,
             unread: BTreeMap::new(),
             spared: BTreeMap::new(),
+            watch: None,
         }
+    }
+
+    /// Keeps the watch lock of the routine for as long as there is this session.
+    pub fn keep(&mut self, lock: Option<WatchLock>) {
+        self.watch = lock;
     }
 
     /// The routine.
@@ -308,6 +324,19 @@ impl Session {
     /// What is known of its versions.
     pub fn knowledge(&self) -> &Knowledge {
         &self.knowledge
+    }
+
+    /// Whether nothing that is known here speaks against a version that was proven to be there: the last listing has it,
+    /// and since then no other er-dev changed anything, the key is the same, and the machine was not suspended for long.
+    /// Makes no request; that somebody deleted it elsewhere shows at the next listing. What is on staging is no version,
+    /// and anybody may have put something else there.
+    pub fn holds(&self, revision: &Revision) -> bool {
+        self.routine.upload == Upload::Revision
+            && self.knowledge.is_listed(revision)
+            && self.knowledge.doubt().is_none()
+            && lock::generation(&self.dir) == self.generation
+            && clock::asleep() <= self.asleep + LONGEST_SUSPEND
+            && self.cloud.is_of_present_key(&self.routine.name)
     }
 
     /// The rules its versions are rotated by.
@@ -502,7 +531,7 @@ impl Pass<'_> {
                 Step::Upload if self.session.settings.dry_run => {
                     return Ok(self.planned(code, wanted));
                 }
-                Step::Upload => self.upload(code).await?,
+                Step::Upload => self.upload(code, Upload::Revision).await?,
                 Step::Post(revision) => self.post(revision, code).await?,
                 step => self.carry_out(step).await?,
             }
@@ -537,9 +566,13 @@ impl Pass<'_> {
         session.knowledge.all_come(rules, now)
     }
 
-    /// When what uploads without an answer could still make is to be cleared away, if there were any.
+    /// When what uploads without an answer could still make is to be cleared away, if there were any; or what they could
+    /// still put on staging is to be looked for.
     pub fn all_come(&self) -> Option<Moment> {
         let session = &*self.session;
+        if session.routine.upload == Upload::Staging {
+            return session.staging_look();
+        }
         session
             .knowledge
             .all_come(&session.settings.rules, clock::now())
@@ -565,6 +598,7 @@ impl Pass<'_> {
         knowledge.stored(revision.clone(), wanted);
         let how = match knowledge.newest() {
             _ if sent => How::Uploaded,
+            _ if revision.is_staging() => How::Newest,
             Some(newest) if *newest == revision => How::Newest,
             _ => How::Older,
         };

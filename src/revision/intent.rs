@@ -50,6 +50,21 @@ pub enum Intent {
         /// The digest of its code.
         sha256: Digest,
     },
+    /// Get a form for these bytes, to run on staging.
+    Stage {
+        /// Their digest.
+        sha256: Digest,
+    },
+    /// Post code that is to run on staging.
+    PostStaged {
+        /// Its digest.
+        sha256: Digest,
+    },
+    /// Make a version of these bytes, which are on staging.
+    Commit {
+        /// Their digest.
+        sha256: Digest,
+    },
     /// Delete this version.
     Delete {
         /// The version.
@@ -106,7 +121,12 @@ impl Intent {
     /// What the request could do late, should it get no answer.
     pub fn late(&self) -> Late {
         match self {
-            Self::Upload { sha256 } | Self::Post { sha256, .. } => Late::Upload(*sha256),
+            // A form that nobody has puts nothing on staging, but it may be one for a version.
+            Self::Upload { sha256 }
+            | Self::Post { sha256, .. }
+            | Self::Stage { sha256 }
+            | Self::Commit { sha256 } => Late::Upload(*sha256),
+            Self::PostStaged { sha256 } => Late::Staged(*sha256),
             Self::Delete { revision } => Late::Delete(revision.clone()),
         }
     }
@@ -161,7 +181,11 @@ impl Journal {
         for (revision, digest) in &record.holds {
             knowledge.remember_confirmed(revision.clone(), *digest);
         }
-        knowledge.recall_past(record.past.clone());
+        let mut past = record.past.clone();
+        if let Some(staged) = &mut past.staged {
+            staged.at = sent(staged.at);
+        }
+        knowledge.recall_past(past);
         self.record = record;
         true
     }
@@ -198,6 +222,7 @@ impl Journal {
         let late = knowledge.late().iter().map(|(late, sent)| Sent {
             intent: match late {
                 Late::Upload(sha256) => Intent::Upload { sha256: *sha256 },
+                Late::Staged(sha256) => Intent::PostStaged { sha256: *sha256 },
                 Late::Delete(revision) => Intent::Delete {
                     revision: revision.clone(),
                 },
@@ -274,7 +299,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::revision::protocol::Owed;
+    use crate::revision::protocol::{Owed, Staged};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -351,6 +376,10 @@ mod tests {
                 seen: BTreeMap::from([("staging".into(), None)]),
             }),
             absent: BTreeMap::from([("canary".into(), 2)]),
+            staged: Some(Staged {
+                digest: Digest::of(b"a"),
+                at: Moment::BOOT,
+            }),
         };
         let mut knowledge = Knowledge::default();
         knowledge.recall_past(past.clone());

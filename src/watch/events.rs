@@ -4,18 +4,26 @@
 //! its event is about: a pending change of a routine, a directory that came or went, or that something was missed. All
 //! of that is bounded by the number of routines and of watched paths, whatever storm of events comes.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventHandler, EventKind};
 
+use super::Noticing;
 use super::debounce::{Debounce, Hint};
+use crate::routine::RoutineName;
+
+/// How many events in trees are remembered until the thread hears of them. When there are more, something was missed.
+const MAX_STIRRED: usize = 4_096;
 
 /// How many errors in a row end the watches, to be made anew.
 const MAX_ERRORS: u32 = 5;
+
+/// How long a failing thread of notify's waits for its watcher to be dropped. After that it ends all the same.
+const LET_GO: Duration = Duration::from_secs(1);
 
 /// What the watching thread shares with notify's callback and with the handle that stops it.
 #[derive(Debug)]
@@ -33,6 +41,10 @@ pub(super) struct Inbox {
     pub(super) heard: HashSet<usize>,
     /// Where entries are, with the numbers of their routines.
     pub(super) entries: HashMap<PathBuf, Vec<usize>>,
+    /// The directories of trees.
+    pub(super) trees: HashSet<PathBuf>,
+    /// What happened in them.
+    pub(super) stirred: Vec<(PathBuf, Hint)>,
     /// Where directories matter.
     pub(super) ways: HashSet<PathBuf>,
     /// Those of `ways` where a directory came or went.
@@ -43,6 +55,8 @@ pub(super) struct Inbox {
     pub(super) missed: bool,
     /// Syncs that were asked for and not begun.
     pub(super) syncs: Vec<u64>,
+    /// How changes of each routine are noticed at present.
+    pub(super) noticing: BTreeMap<RoutineName, Noticing>,
     /// The marker whose event is waited for.
     pub(super) awaited: Option<PathBuf>,
     /// Whether there is any more to come.
@@ -65,6 +79,8 @@ pub(super) enum Life {
     Running,
     /// A stop was asked for.
     Stopping,
+    /// notify's thread fails again and again, and ends as soon as its watcher has been dropped.
+    Failing,
     /// notify's thread is gone, and with it the events.
     Ended,
 }
@@ -75,6 +91,8 @@ pub(super) struct Ear {
     shared: Arc<Shared>,
     /// Errors since the last event.
     errors: u32,
+    /// The watcher that it belongs to has been dropped, so that its own end says nothing.
+    dropped: bool,
 }
 
 impl Shared {
@@ -84,11 +102,14 @@ impl Shared {
                 debounce,
                 heard: HashSet::new(),
                 entries: HashMap::new(),
+                trees: HashSet::new(),
+                stirred: Vec::new(),
                 ways: HashSet::new(),
                 moved: HashSet::new(),
                 gone: HashMap::new(),
                 missed: false,
                 syncs: Vec::new(),
+                noticing: BTreeMap::new(),
                 awaited: None,
                 life: Life::Running,
             }),
@@ -121,6 +142,20 @@ impl Shared {
     pub(super) fn sync(&self, number: u64) {
         self.inbox().syncs.push(number);
         self.wake();
+    }
+
+    /// Asks for the watcher to be dropped and waits a moment for that; whether it was, or nobody cares any more.
+    fn let_go(&self) -> bool {
+        let mut inbox = self.inbox();
+        if inbox.life == Life::Running {
+            inbox.life = Life::Failing;
+        }
+        self.wake();
+        let until = Instant::now() + LET_GO;
+        while inbox.life == Life::Failing && Instant::now() < until {
+            inbox = self.wait(inbox, until);
+        }
+        inbox.life != Life::Failing
     }
 
     /// Asks the thread to end.
@@ -170,8 +205,26 @@ impl Inbox {
                 };
                 matters = true;
             }
+            matters |= hint != Hint::Opened && self.stir(path, hint);
         }
         matters
+    }
+
+    /// Notes what happened in a tree; false if it was in none, or is noted already.
+    fn stir(&mut self, path: &Path, hint: Hint) -> bool {
+        let within = path
+            .parent()
+            .is_some_and(|parent| self.trees.contains(parent));
+        let last = self.stirred.last();
+        if !within || last.is_some_and(|(last, before)| last == path && *before == hint) {
+            return false;
+        }
+        if self.stirred.len() < MAX_STIRRED {
+            self.stirred.push((path.to_path_buf(), hint));
+        } else {
+            self.missed = true;
+        }
+        true
     }
 }
 
@@ -180,6 +233,7 @@ impl Ear {
         Self {
             shared: Arc::clone(shared),
             errors: 0,
+            dropped: false,
         }
     }
 }
@@ -193,7 +247,8 @@ impl EventHandler for Ear {
         }
         if self.errors >= MAX_ERRORS {
             // notify reads on after an error, without end if it stays, and this is the only way out of that. Its thread
-            // takes its watches along.
+            // takes its watches along. A watcher whose thread is gone panics when it is dropped, so it goes first.
+            self.dropped = self.shared.let_go();
             std::panic::resume_unwind(Box::new("file events fail again and again"));
         }
     }
@@ -202,7 +257,7 @@ impl EventHandler for Ear {
 impl Drop for Ear {
     fn drop(&mut self) {
         let mut inbox = self.shared.inbox();
-        if inbox.life == Life::Running {
+        if matches!(inbox.life, Life::Running | Life::Failing) && !self.dropped {
             inbox.life = Life::Ended;
         }
         drop(inbox);
@@ -238,7 +293,6 @@ fn gone(kind: EventKind) -> Option<Gone> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};

@@ -26,6 +26,8 @@ pub(super) struct Known {
     refused: Option<StatKey>,
     /// No event told of its last change that its writer was done, so the writer may have it mapped and go on unseen.
     held: bool,
+    /// A look found its last change, and no event has told of it since.
+    unheard: bool,
     /// The device it was on when it was last there.
     device: Option<u64>,
     /// It has been said that the file has other names.
@@ -48,6 +50,7 @@ impl Known {
             noted_at: Instant::now(),
             refused: None,
             held: false,
+            unheard: false,
             device: None,
             warned: false,
         };
@@ -59,6 +62,11 @@ impl Known {
     /// How the entry was last, as far as that has been told of.
     pub(super) fn key(&self) -> Option<StatKey> {
         self.seen.and_then(|seen| seen.key)
+    }
+
+    /// Whether there is anything at its path.
+    pub(super) fn is_there(&self) -> bool {
+        self.key().is_some()
     }
 
     /// Whether a later write could have left it looking the same.
@@ -94,6 +102,22 @@ impl Known {
             Gate::Unseen | Gate::Writing => self.held || other,
             Gate::Done | Gate::Fresh => self.held && saves == 0,
         };
+    }
+
+    /// A look found a change of which nothing was known.
+    pub(super) fn found(&mut self) {
+        self.unheard = true;
+    }
+
+    /// An event told of a change, or may have and was lost.
+    pub(super) fn heard(&mut self) {
+        self.unheard = false;
+    }
+
+    /// Whether nothing but looks told of a change that ended like this. Of what is written through another name of the
+    /// file, no event has to tell.
+    pub(super) fn is_unheard(&self, seen: Seen) -> bool {
+        self.unheard && seen.key.is_some_and(|key| !key.has_other_names())
     }
 
     /// What a change waits for that has not settled for long.

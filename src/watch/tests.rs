@@ -7,16 +7,19 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use notify::EventHandler;
+use notify::{EventHandler, Watcher as _};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+mod trees;
+
+use super::events::Ear;
 use super::watches::{self, Make};
-use super::{Settings, Target, WatchError, Watching, start_with};
+use super::{Noticing, Settings, Target, WatchError, Watching, start_with};
 use crate::config::Backend;
 use crate::routine::{Digest, Edit, RoutineName, Sighting};
 
@@ -82,7 +85,8 @@ impl Site {
         };
         set(&mut settings);
         let (sender, sightings) = mpsc::channel(8);
-        let (watching, first) = start_with(targets, &settings, sender, make).unwrap();
+        let (watching, first) =
+            start_with(targets, &[], Vec::new(), &settings, sender, make).unwrap();
         let here = fs::read(&entry).ok().map(|bytes| Digest::of(&bytes));
         assert!(first.iter().all(|edit| edit.saves == 0));
         assert_eq!(first.len(), 1 + usize::from(here.is_some()));
@@ -101,8 +105,14 @@ impl Site {
     }
 
     async fn sighting(&mut self) -> Sighting {
-        let sighting = timeout(Duration::from_secs(20), self.sightings.recv()).await;
-        sighting.expect("nothing was said").expect("watching ended")
+        loop {
+            let sighting = timeout(Duration::from_secs(20), self.sightings.recv()).await;
+            match sighting.expect("nothing was said").expect("watching ended") {
+                // What fails loses events, and that is told in between.
+                Sighting::Lost { .. } => {}
+                sighting => return sighting,
+            }
+        }
     }
 
     async fn edit(&mut self) -> Edit {
@@ -110,6 +120,12 @@ impl Site {
             Sighting::Edit(edit) => edit,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// How changes of the main routine are noticed.
+    fn noticing(&self) -> Noticing {
+        let mut all = self.watching.sync().noticing();
+        all.remove(&RoutineName::new("main").unwrap()).unwrap()
     }
 
     /// Awaits an edit of the main routine.
@@ -154,6 +170,7 @@ fn target(name: &str, entry: &Path) -> Target {
         root: entry.parent().unwrap().to_path_buf(),
         check: false,
         follow: false,
+        glob: None,
     }
 }
 
@@ -327,6 +344,8 @@ async fn a_writer_that_never_closes_is_taken_when_it_has_rested() {
     file.write_all(b"open").unwrap();
     assert_eq!(site.main().await, (of("open"), 1));
     assert!(begin.elapsed() >= Duration::from_secs(2));
+    let said = site.sighting().await;
+    assert!(matches!(said, Sighting::Open { .. }), "{said:?}");
     drop(file);
     assert_eq!(site.main().await, (of("open"), 1));
     site.end();
@@ -594,6 +613,10 @@ struct Stub {
     left: Arc<AtomicUsize>,
     /// How many errors have been told of.
     errors: Arc<AtomicUsize>,
+    /// How many holders were dropped.
+    dropped: Arc<AtomicUsize>,
+    /// Whether the root cannot be watched.
+    refuses: Arc<AtomicBool>,
 }
 
 impl Stub {
@@ -621,6 +644,82 @@ impl Stub {
             });
             Ok(Box::new(notify::NullWatcher))
         })
+    }
+}
+
+impl Stub {
+    /// notify's own source, which fails without end after its first event.
+    fn breaking(&self) -> Make {
+        let stub = self.clone();
+        Box::new(move |ear| {
+            stub.made.fetch_add(1, Ordering::SeqCst);
+            let mut ear = ear;
+            let fails = move |_| {
+                loop {
+                    ear.handle_event(Err(notify::Error::generic("no")));
+                }
+            };
+            let inner = notify::RecommendedWatcher::new(fails, notify::Config::default())?;
+            Ok(Box::new(Odd(Box::new(inner), stub.clone())))
+        })
+    }
+
+    /// notify's own source, which tells nothing of the entry of the main routine.
+    fn deaf(&self) -> Make {
+        let stub = self.clone();
+        Box::new(move |ear| {
+            let mut ear: Ear = ear;
+            let hears = move |event: notify::Result<notify::Event>| {
+                let about = |event: &notify::Event| {
+                    event
+                        .paths
+                        .iter()
+                        .any(|path| path.ends_with("root/index.js"))
+                };
+                if !event.as_ref().is_ok_and(about) {
+                    ear.handle_event(event);
+                }
+            };
+            let inner = notify::RecommendedWatcher::new(hears, notify::Config::default())?;
+            Ok(Box::new(Odd(Box::new(inner), stub.clone())))
+        })
+    }
+
+    /// notify's own source, which cannot watch the root as long as it is told to.
+    fn refusing(&self) -> Make {
+        self.refuses.store(true, Ordering::SeqCst);
+        let stub = self.clone();
+        Box::new(move |ear| Ok(Box::new(Odd(watches::inotify(ear)?, stub.clone()))))
+    }
+}
+
+struct Odd(watches::Holder, Stub);
+
+impl notify::Watcher for Odd {
+    fn new<F: EventHandler>(_: F, _: notify::Config) -> notify::Result<Self> {
+        unreachable!("it is made by hand")
+    }
+
+    fn watch(&mut self, path: &Path, mode: notify::RecursiveMode) -> notify::Result<()> {
+        if path.ends_with("root") && self.1.refuses.load(Ordering::SeqCst) {
+            let denied = std::io::ErrorKind::PermissionDenied;
+            return Err(notify::Error::io(denied.into()));
+        }
+        self.0.watch(path, mode)
+    }
+
+    fn unwatch(&mut self, path: &Path) -> notify::Result<()> {
+        self.0.unwatch(path)
+    }
+
+    fn kind() -> notify::WatcherKind {
+        notify::WatcherKind::NullWatcher
+    }
+}
+
+impl Drop for Odd {
+    fn drop(&mut self) {
+        self.1.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -695,7 +794,7 @@ async fn without_polling_a_limit_at_the_start_is_an_error_and_a_later_one_is_non
         fs::write(dir.path().join("index.js"), "first").unwrap();
         let (sender, mut sightings) = mpsc::channel(8);
         let make = Stub::default().with_watches(left);
-        let started = start_with(targets, &settings, sender, make);
+        let started = start_with(targets, &[], Vec::new(), &settings, sender, make);
         let (watching, _) = match (left, started) {
             (0, Err(error)) => {
                 assert!(matches!(error, WatchError::Watches { .. }), "{error}");
@@ -768,6 +867,93 @@ async fn a38_events_that_fail_without_end_are_made_anew_ever_more_rarely_while_l
 }
 
 #[tokio::test]
+async fn a38_a_source_of_events_that_fails_gives_back_what_it_holds_before_it_is_made_anew() {
+    let stub = Stub::default();
+    let mut site = Site::made("root/index.js", |_| {}, write_first, stub.breaking());
+    let mut said = 0;
+    for edit in 1.. {
+        if stub.made.load(Ordering::SeqCst) == 4 {
+            break;
+        }
+        fs::write(&site.entry, format!("{edit}")).unwrap();
+        loop {
+            match site.sighting().await {
+                Sighting::Edit(told) => break assert_eq!(told.digest, of(&format!("{edit}"))),
+                Sighting::Polling { .. } => said += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(said, 1);
+    let (made, dropped) = (&stub.made, &stub.dropped);
+    let (made, dropped) = (made.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst));
+    assert!(dropped >= made - 1, "{dropped} of {made}");
+    site.end();
+}
+
+#[tokio::test]
+async fn a37_a_place_whose_changes_come_without_events_is_polled_from_the_first_one_on() {
+    let often = |settings: &mut Settings| settings.rescan = Duration::from_secs(1);
+    let mut site = Site::made("root/index.js", often, write_first, Stub::default().deaf());
+    assert_eq!(site.noticing().by, "inotify");
+    fs::write(&site.entry, "unheard").unwrap();
+    let Sighting::Unheard { routine, what } = site.sighting().await else {
+        panic!("something else was said")
+    };
+    assert_eq!(routine.as_str(), "main");
+    assert!(what.contains("index.js` changed; `"), "{what}");
+    assert!(what.contains("is looked at every 100ms"), "{what}");
+    assert_eq!(site.main().await, (of("unheard"), 1));
+    for n in 0..3 {
+        fs::write(&site.entry, format!("polled {n}")).unwrap();
+        assert_eq!(site.main().await, (of(&format!("polled {n}")), 1));
+    }
+    let noticing = site.noticing();
+    assert_eq!(noticing.by, "inotify and poll");
+    assert_eq!(
+        noticing.why.as_deref(),
+        Some("a change came without a file event")
+    );
+    // What is elsewhere is still heard of.
+    let other = site.watching.sync().noticing();
+    let other = &other[&RoutineName::new("other").unwrap()];
+    assert_eq!((other.by, &other.why), ("inotify", &None));
+    site.nothing().await;
+    site.end();
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_watched_is_told_and_looked_at_until_it_can() {
+    for backend in [Backend::Auto, Backend::Native] {
+        let stub = Stub::default();
+        let set = |settings: &mut Settings| {
+            settings.rescan = Duration::from_secs(1);
+            settings.backend = backend;
+        };
+        let mut site = Site::made("root/index.js", set, write_first, stub.refusing());
+        let Sighting::Polling { what, help } = site.sighting().await else {
+            panic!("something else was said")
+        };
+        assert!(what.contains("root` cannot be watched: "), "{what}");
+        assert!(help.contains("read the directory"), "{help}");
+        let (by, instead) = match backend {
+            Backend::Native => ("rare looks", "only looked at rarely"),
+            _ => ("poll", "looked at every 100ms"),
+        };
+        assert!(what.contains(instead), "{what}");
+        assert_eq!(site.noticing().by, by);
+        fs::write(&site.entry, "seen").unwrap();
+        assert_eq!(site.main().await, (of("seen"), 1));
+        stub.refuses.store(false, Ordering::SeqCst);
+        assert!(matches!(site.sighting().await, Sighting::Events(_)));
+        assert_eq!(site.noticing().by, "inotify");
+        fs::write(&site.entry, "heard").unwrap();
+        assert_eq!(site.main().await, (of("heard"), 1));
+        site.end();
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_file_events_ends_nothing_and_they_are_made_anew() {
     let mut site = Site::new();
     site.watching.shared.inbox().life = super::events::Life::Ended;
@@ -837,7 +1023,8 @@ async fn a_save_during_looks_at_a_thousand_routines_is_taken_on_time() {
     };
     let (sender, mut sightings) = mpsc::channel(8);
     let make: Make = Box::new(watches::inotify);
-    let (watching, first) = start_with(targets.collect(), &settings, sender, make).unwrap();
+    let (watching, first) =
+        start_with(targets.collect(), &[], Vec::new(), &settings, sender, make).unwrap();
     assert_eq!(first.len(), 1_000);
     let mut late = [Vec::new(), Vec::new()];
     let sync = watching.sync();

@@ -30,8 +30,6 @@ pub(super) struct Watches {
     make: Option<Make>,
     holder: Option<Holder>,
     armed: HashMap<PathBuf, DirectoryId>,
-    /// Directories that could not be watched and have been warned about.
-    refused: HashSet<PathBuf>,
     backoff: Backoff,
     /// When what lacks is tried again.
     retry: Option<Instant>,
@@ -61,7 +59,6 @@ impl Watches {
             make,
             holder: None,
             armed: HashMap::new(),
-            refused: HashSet::new(),
             backoff: Backoff::new(),
             retry: None,
             proven: None,
@@ -78,14 +75,17 @@ impl Watches {
 
     /// Takes over that the holder has ended, and all watches with it.
     pub(super) fn ended(&mut self) {
-        // notify panics when a watcher without its thread is dropped. What is lost that way is a file descriptor, and
-        // the pauses between two tries bound how often.
-        std::mem::forget(self.holder.take());
+        // notify panics when a watcher is dropped whose thread is gone already, and gives back what it holds
+        // nevertheless.
+        let holder = self.holder.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(holder)));
         self.armed.clear();
         let mut inbox = self.shared.inbox();
-        if inbox.life == Life::Ended {
+        if matches!(inbox.life, Life::Ended | Life::Failing) {
             inbox.life = Life::Running;
         }
+        drop(inbox);
+        self.shared.wake();
         self.retry = Some(self.backoff.failed(Instant::now()));
     }
 
@@ -106,7 +106,7 @@ impl Watches {
 
     /// Watches exactly the directories of a plan, anew those that `moved` or lie in one that did.
     ///
-    /// A directory that cannot be watched is warned about once. When watches run out, the rest of the plan is left
+    /// One directory that cannot be watched keeps no other from it. When watches run out, the rest of the plan is left
     /// unwatched until they are tried again.
     pub(super) fn arm(&mut self, plan: &Plan, moved: &HashSet<PathBuf>) -> Armed {
         let mut armed = Armed::default();
@@ -152,6 +152,9 @@ impl Watches {
                     armed.fresh.insert(path.clone());
                 }
                 Ok(false) => {}
+                Err(lack @ Lack::Directory(..)) => {
+                    armed.lack.get_or_insert(lack);
+                }
                 Err(lack) => {
                     armed.lack = Some(lack);
                     break;
@@ -171,12 +174,29 @@ impl Watches {
         armed
     }
 
+    /// Watches one directory of a tree, if there are watches at all.
+    pub(super) fn hold(&mut self, path: &Path, id: DirectoryId) -> Result<(), Lack> {
+        match self.armed.get(path) {
+            Some(&known) if known == id => return Ok(()),
+            Some(_) => self.disarm(path),
+            None => {}
+        }
+        let now = Instant::now();
+        if self.holder.is_none() || self.retry.is_some_and(|retry| now < retry) {
+            return Ok(());
+        }
+        let held = self.arm_one(path, id);
+        if held.is_err() {
+            self.retry = Some(self.backoff.failed(now));
+        }
+        held.map(|_| ())
+    }
+
     /// Watches one directory; whether another plan is needed to see what happened there meanwhile.
     fn arm_one(&mut self, path: &Path, id: DirectoryId) -> Result<bool, Lack> {
         let watched = self.ask(|holder| holder.watch(path, RecursiveMode::NonRecursive));
         match watched {
             Some(Ok(())) => {
-                self.refused.remove(path);
                 self.armed.insert(path.to_path_buf(), id);
                 // Another directory may have taken the name meanwhile; the next plan sees that and arms it anew.
                 if directory_id(path) != Some(id) {
@@ -189,15 +209,9 @@ impl Watches {
             }
             // It is gone since the plan was made, so that another plan is needed.
             Some(Err(error)) if matches!(error.kind, ErrorKind::PathNotFound) => Ok(true),
-            Some(Err(error)) => {
-                if self.refused.insert(path.to_path_buf()) {
-                    tracing::warn!(
-                        "`{}` cannot be watched, so changes there are only seen by looking: {error}",
-                        path.display()
-                    );
-                }
-                Ok(false)
-            }
+            // So it is, or another one has its name.
+            Some(Err(_)) if directory_id(path) != Some(id) => Ok(true),
+            Some(Err(error)) => Err(Lack::Directory(path.to_path_buf(), error)),
             None => Err(Lack::Failing),
         }
     }

@@ -172,16 +172,25 @@ pub(crate) fn write_slowly(path: &Path, text: &str, pieces: usize, pause: Durati
     }
 }
 
-/// A program that has mapped a file into its memory, which it keeps open, and stores into that.
+/// A program that has mapped a file into its memory and stores into that.
 pub(crate) struct Mapper {
     child: Child,
     orders: ChildStdin,
     answers: tokio::io::Lines<BufReader<ChildStdout>>,
 }
 
+/// Whether a mapped file stays open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// As long as it is mapped.
+    Kept,
+    /// No longer than it takes to map it, so that no event tells of the end of writing.
+    No,
+}
+
 impl Mapper {
     /// Maps a file; `None`, said aloud, where there is no program for that.
-    pub(crate) async fn start(path: &Path) -> Option<Self> {
+    pub(crate) async fn start(path: &Path, open: Open) -> Option<Self> {
         const SCRIPT: &str = r#"
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
@@ -189,6 +198,8 @@ libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
 fd = os.open(sys.argv[1], os.O_RDWR)
 memory = libc.mmap(None, os.fstat(fd).st_size, 3, 1, fd, 0)
+if sys.argv[2] == "No":
+    os.close(fd)
 print("mapped", flush=True)
 for line in sys.stdin:
     text = bytes.fromhex(line)
@@ -201,6 +212,7 @@ for line in sys.stdin:
         let mut child = Command::new("python3")
             .args(["-c", SCRIPT])
             .arg(path)
+            .arg(format!("{open:?}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -561,6 +561,13 @@ impl Watch {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// Takes in the events that have come so far.
+    pub(crate) fn hear(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.seen.push_back(serde_json::from_str(&line).unwrap());
+        }
+    }
+
     /// Drops the events that nobody asks for any more.
     pub(crate) fn forget(&mut self) {
         while self.lines.try_recv().is_ok() {}

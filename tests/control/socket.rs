@@ -3,12 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::process::Command;
 
 use super::{STATUS, ask, socket, state};
-use crate::common::{Bed, code, finish, has, say};
+use crate::common::{Bed, LIMIT, code, finish, has, say};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
@@ -124,6 +125,30 @@ async fn a_directory_that_others_may_enter_gets_no_socket_and_stops_nothing() {
         assert!(ended.stderr.contains("chmod 700"), "{}", ended.stderr);
     }
     watch.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_is_removed_with_its_directory_is_made_again() {
+    let bed = Bed::new(&["hello"]).await;
+    let watch = bed.watch(&[]).await;
+    let before = socket(&bed);
+    fs::remove_dir_all(bed.path("state/run")).unwrap();
+    let begun = Instant::now();
+    while bed.sockets().is_empty() {
+        assert!(begun.elapsed() < LIMIT, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(socket(&bed), before);
+    assert_eq!(
+        (mode(&bed.path("state/run")), mode(&before)),
+        (0o700, 0o600)
+    );
+    assert_eq!(bed.status().await.0, Some(0));
+    bed.write("hello", &code("hello", 1));
+    bed.sync().await;
+    assert_eq!(bed.newest("hello"), code("hello", 1).as_bytes());
+    watch.stop().await;
+    assert!(bed.sockets().is_empty());
 }
 
 #[tokio::test]

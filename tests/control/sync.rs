@@ -81,6 +81,64 @@ async fn without_an_edit_it_returns_and_nothing_is_asked_of_the_service() {
 }
 
 #[tokio::test]
+async fn a_dry_run_says_what_it_is_and_nothing_is_claimed_to_be_on_the_service() {
+    let bed = Bed::new(&["hello"]).await;
+    let mut watch = bed.watch_from_start(&["--dry-run"]);
+    watch.until("planned").await;
+    let (_, status) = bed.status().await;
+    assert_eq!(status["dry_run"], true, "{status}");
+    let as_text = async |command: &str| {
+        let mut command = bed.command(&[command]);
+        command.env("ER_DEV_FORMAT", "text");
+        finish(command).await
+    };
+    let shown = as_text("status").await.stdout;
+    assert!(shown.contains("     Dry run  nothing goes up"), "{shown}");
+    bed.write("hello", &code("hello", 1));
+    let ended = as_text("sync").await;
+    assert_eq!(ended.code, Some(75), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .starts_with("  Unfinished  this watch is a dry run"),
+        "{}",
+        ended.stdout
+    );
+    watch.stop().await;
+    assert!(bed.versions("hello").is_empty());
+    let watch = bed.watch(&[]).await;
+    assert_eq!(bed.status().await.1["dry_run"], false);
+    bed.sync().await;
+    watch.stop().await;
+}
+
+#[tokio::test]
+async fn routines_of_the_configuration_that_no_watch_holds_are_named() {
+    let bed = Bed::new(&["a", "b", "c"]).await;
+    let mut first = bed.watch_from_start(&["--routine", "a"]);
+    first.end_of_edit().await;
+    let ended = bed.run(&["sync"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert_eq!(ended.events()[0]["unheld"], serde_json::json!(["b", "c"]));
+    let mut command = bed.command(&["sync"]);
+    command.env("ER_DEV_FORMAT", "text");
+    let text = finish(command).await.stdout;
+    assert!(
+        text.contains("    Not held  b: no running watch has it"),
+        "{text}"
+    );
+    assert!(text.contains("    Not held  c: "), "{text}");
+    // Several may share them.
+    let mut second = bed.watch_from_start(&["--routine", "b", "--routine", "c"]);
+    second.end_of_edit().await;
+    second.end_of_edit().await;
+    let ended = bed.run(&["sync"]).await;
+    assert_eq!(ended.events()[0].get("unheld"), None, "{}", ended.stdout);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_in_time_is_75_and_said_with_its_reason() {
     let bed = Bed::new(&["hello", "other"]).await;
     let watch = bed.watch(&[]).await;

@@ -52,8 +52,10 @@ pub(crate) struct Daemon {
     generation: u8,
     /// Whether this pass has changed something.
     changed: bool,
-    /// The version that the form in memory is for.
+    /// The version that the form in memory is for; 0 for the staging slot.
     pub(crate) form: Option<u8>,
+    /// Whether it uploads to staging.
+    pub(crate) staging: bool,
 }
 
 /// What the processes of one host share.
@@ -99,7 +101,7 @@ impl Dir {
 
 impl Daemon {
     /// A process that has just started.
-    pub(crate) fn new(at: usize, dir: &Dir) -> Self {
+    pub(crate) fn new(at: usize, dir: &Dir, staging: bool) -> Self {
         Self {
             dir: at,
             phase: Phase::Ready(Job::Deploy),
@@ -113,6 +115,7 @@ impl Daemon {
             generation: dir.generation,
             changed: false,
             form: None,
+            staging,
         }
     }
 
@@ -143,6 +146,11 @@ impl Daemon {
         dir.vault.retain(|_, code| code.is_some());
         self.phase = match job {
             Job::Deploy => Phase::Storing,
+            // Staging is looked at anew, and what should be there is put there again.
+            Job::Tidy if self.staging => {
+                self.knowledge.forget_listing();
+                Phase::Storing
+            }
             Job::Tidy => Phase::Trimming,
         };
         if job == Job::Deploy {
@@ -164,6 +172,9 @@ impl Daemon {
     /// What the product would do next.
     pub(crate) fn next(&self, rules: &Rules, now: Moment) -> Step {
         match self.phase {
+            Phase::Storing if self.staging => {
+                decide(&self.knowledge, Goal::Staged(&self.goal()), rules, now)
+            }
             Phase::Storing => decide(&self.knowledge, Goal::Stored(&self.goal()), rules, now),
             _ => decide(&self.knowledge, Goal::AtRest, rules, now),
         }

@@ -223,6 +223,69 @@ fn without_looking_at_the_next_oldest_one_that_cannot_be_saved_keeps_all_others(
 }
 
 #[test]
+fn on_staging_the_newest_code_is_the_last_word_whatever_gets_no_answer() {
+    for at_callback in [false, true] {
+        // All slots are taken by versions, or none is.
+        for foreign in [0, 3] {
+            let mut world = World {
+                foreign,
+                edits: 2,
+                faults: (with_time(1), &[Fault::Silence, Fault::NotSent]),
+                crashes: 1,
+                very_late: 1,
+                staging: true,
+                ..World::new()
+            };
+            world.manners.at_callback = at_callback;
+            all_is_well(world);
+        }
+    }
+}
+
+#[test]
+fn on_staging_answers_that_say_nothing_and_forms_that_end_lose_nothing() {
+    for at_callback in [false, true] {
+        let mut world = World {
+            edits: 2,
+            faults: (3, &[Fault::OddDone, Fault::OddLost, Fault::FormEnded]),
+            staging: true,
+            ..World::new()
+        };
+        world.manners.at_callback = at_callback;
+        all_is_well(world);
+    }
+}
+
+#[test]
+fn without_looking_again_older_code_that_comes_late_stays_on_staging() {
+    breaks(
+        World {
+            edits: 1,
+            faults: (1, &[Fault::Silence]),
+            very_late: 1,
+            staging: true,
+            without: Some(Guard::StagingLook),
+            ..World::new()
+        },
+        &[promise::STORED],
+    );
+}
+
+#[test]
+fn without_reading_back_the_mark_on_staging_is_taken_for_its_code() {
+    breaks(
+        World {
+            edits: 1,
+            crashes: 1,
+            staging: true,
+            without: Some(Guard::ReadBack),
+            ..World::new()
+        },
+        &[promise::PROOF],
+    );
+}
+
+#[test]
 fn without_the_mark_a_crash_makes_a_second_version() {
     breaks(
         World {

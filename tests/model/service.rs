@@ -48,6 +48,13 @@ pub(crate) struct Version {
     coded: u8,
 }
 
+/// What is on staging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Slot {
+    pub(crate) mark: Mark,
+    pub(crate) code: Option<u8>,
+}
+
 /// A version that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Gone {
@@ -82,6 +89,8 @@ pub(crate) struct Manners {
 pub(crate) enum Request {
     Upload { code: u8, host: u8 },
     Post { number: u8, code: u8, host: u8 },
+    Stage { code: u8, host: u8 },
+    PostStaged { code: u8, host: u8 },
     Delete { number: u8 },
 }
 
@@ -97,6 +106,8 @@ pub(crate) enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Service {
     pub(crate) versions: Vec<Version>,
+    /// The one that is overwritten by each upload to staging.
+    pub(crate) slot: Option<Slot>,
     gone: Vec<Gone>,
     live: Vec<Option<Live>>,
     next: u8,
@@ -110,7 +121,11 @@ pub(crate) fn revision(number: u8) -> Revision {
     REVISIONS[usize::from(number)].clone()
 }
 
+/// The number of a version; 0 for the staging slot, which no version has.
 pub(crate) fn number(revision: &Revision) -> u8 {
+    if revision.is_staging() {
+        return 0;
+    }
     revision.as_str().parse().unwrap()
 }
 
@@ -144,6 +159,7 @@ impl Service {
         };
         Self {
             versions: (0..foreign).map(version).collect(),
+            slot: None,
             gone: Vec::new(),
             live: (0..environments)
                 .map(|n| (n < foreign).then(|| live(n)))
@@ -187,7 +203,7 @@ impl Service {
         now: u8,
         others: u8,
     ) -> Reply {
-        let full = manners.enforced && self.versions.len() >= manners.cap;
+        let full = manners.enforced && self.taken() >= manners.cap;
         match request {
             Request::Upload { .. } if full && !manners.at_callback => Reply::Full,
             Request::Upload { code, host } => {
@@ -214,6 +230,22 @@ impl Service {
                         Reply::Done
                     }
                 }
+            }
+            Request::Stage { .. } if manners.at_callback => Reply::Made(0),
+            Request::Stage { .. } | Request::PostStaged { .. } if full && self.slot.is_none() => {
+                Reply::Full
+            }
+            // The words are the new ones at once, and the code is the old one until the new one comes.
+            Request::Stage { code, host } => {
+                let mark = Mark { code, host };
+                let code = self.slot.and_then(|slot| slot.code);
+                self.slot = Some(Slot { mark, code });
+                Reply::Made(0)
+            }
+            Request::PostStaged { code, host } => {
+                let (mark, code) = (Mark { code, host }, Some(code));
+                self.slot = Some(Slot { mark, code });
+                Reply::Done
             }
             Request::Delete { number } => {
                 let Some(at) = self.versions.iter().position(|v| v.number == number) else {
@@ -259,6 +291,11 @@ impl Service {
             .filter(|gone| !shown(gone.at) && shown(gone.version.made));
         let mut versions: Vec<&Version> = there.chain(gone.map(|gone| &gone.version)).collect();
         versions.sort_by_key(|v| v.number);
+        let staging = self.slot.map(|slot| Listed {
+            revision: Revision::staging(),
+            created: None,
+            description: description(slot.mark),
+        });
         let listed = |v: &Version| Listed {
             revision: revision(v.number),
             created: None,
@@ -271,10 +308,15 @@ impl Service {
             )
         };
         Listing {
-            revisions: versions.into_iter().map(listed).collect(),
+            revisions: versions.into_iter().map(listed).chain(staging).collect(),
             environments: Environments::Known(self.live.iter().enumerate().map(live).collect()),
             whole: true,
         }
+    }
+
+    /// How many slots are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.versions.len() + usize::from(self.slot.is_some())
     }
 
     /// What reading a version back gives: no version, or one with or without code.
@@ -285,6 +327,9 @@ impl Service {
         now: u8,
         stale: bool,
     ) -> Option<Option<u8>> {
+        if number == 0 {
+            return self.slot.map(|slot| slot.code);
+        }
         let shown = |at: u8| !stale || at + manners.lag <= now;
         let version = self.version(number).filter(|v| shown(v.made))?;
         Some(version.code.filter(|_| shown(version.coded)))

@@ -54,6 +54,7 @@ pub(crate) enum Guard {
     Settle,
     Save,
     FreshLook,
+    StagingLook,
     NextOldest,
 }
 
@@ -111,6 +112,8 @@ pub(crate) struct World {
     /// How many requests may be carried out after they should have settled.
     pub(crate) very_late: u8,
     pub(crate) without: Option<Guard>,
+    /// Whether uploads go to staging.
+    pub(crate) staging: bool,
 }
 
 /// A request without an answer that may still be carried out.
@@ -209,6 +212,7 @@ impl World {
             dawdles: 0,
             very_late: 0,
             without: None,
+            staging: false,
         }
     }
 
@@ -260,7 +264,7 @@ impl Model for World {
         let daemons = self
             .hosts
             .iter()
-            .map(|host| Daemon::new(*host, &dirs[*host]));
+            .map(|host| Daemon::new(*host, &dirs[*host], self.staging));
         vec![State {
             now: START,
             service: Service::new(self.foreign, self.environments),
@@ -366,7 +370,7 @@ impl World {
     fn steps(&self, state: &State, d: usize, actions: &mut Vec<Action>) {
         let step = state.next(d, self);
         let posts = matches!(step, Step::Post(_));
-        let changes = posts || matches!(step, Step::Upload | Step::Delete(..));
+        let changes = posts || matches!(step, Step::Upload | Step::Stage | Step::Delete(..));
         if state.left.faults > 0 {
             let may = |fault: &&Fault| match fault {
                 Fault::Silence | Fault::OddDone | Fault::OddLost => changes,
@@ -435,6 +439,9 @@ impl State {
                     self.surprised = Surprise::New;
                 }
                 self.carry_out(request, flying.by, world);
+                if flying.until.is_none() && world.staging && !world.lacks(Guard::StagingLook) {
+                    self.look_at_staging(world);
+                }
             }
             Action::Dawdle => {
                 self.left.dawdles -= 1;
@@ -537,7 +544,11 @@ impl State {
             match step {
                 Step::Stored(revision) if storing => {
                     let number = service::number(&revision);
-                    let holds = self.service.version(number).and_then(|v| v.code);
+                    let holds = if world.staging {
+                        self.service.slot.and_then(|slot| slot.code)
+                    } else {
+                        self.service.version(number).and_then(|v| v.code)
+                    };
                     let wanted = daemon.wanted;
                     if holds != Some(wanted) && !self.service.went_unseen(number, d) {
                         self.broken.push(promise::PROOF);
@@ -546,6 +557,13 @@ impl State {
                     daemon.knowledge.stored(revision, &goal);
                     daemon.synced = Some(wanted);
                     daemon.phase = Phase::Trimming;
+                    if world.staging {
+                        daemon.write_down(dir);
+                        daemon.end(dir, Phase::Rest);
+                        if self.surprised == Surprise::Looking {
+                            self.surprised = Surprise::None;
+                        }
+                    }
                 }
                 Step::AtRest => {
                     daemon.end(dir, Phase::Rest);
@@ -580,9 +598,9 @@ impl State {
             Step::ReadBack(revision) => self.read_back(d, revision, fault, world),
             Step::Save(revision) => self.save(d, revision, fault, world),
             Step::Delete(revision, why) => self.delete(d, revision, why, fault, world),
-            Step::Upload => self.upload(d, fault, world),
+            Step::Upload | Step::Stage => self.upload(d, fault, world),
             Step::Post(revision) => self.post(d, revision, fault, world),
-            Step::Wait(_) | Step::Stored(_) | Step::AtRest | Step::Blocked(_) => {}
+            Step::Commit | Step::Wait(_) | Step::Stored(_) | Step::AtRest | Step::Blocked(_) => {}
         }
         self.think(d, world);
     }
@@ -610,8 +628,12 @@ impl State {
 
     fn read_back(&mut self, d: usize, revision: Revision, fault: Option<Fault>, world: &World) {
         let found = self.read(&revision, fault, world);
-        let mark = self.service.version(service::number(&revision));
-        let claimed = mark.and_then(|v| v.mark).map(|mark| mark.code);
+        let version = self.service.version(service::number(&revision));
+        let mark = match self.service.slot {
+            Some(slot) if revision.is_staging() => Some(slot.mark),
+            _ => version.and_then(|v| v.mark),
+        };
+        let claimed = mark.map(|mark| mark.code);
         let daemon = &mut self.daemons[d];
         let (rules, now) = (world.rules(daemon.dir), moment(self.now));
         match found {
@@ -622,7 +644,11 @@ impl State {
                     code
                 };
                 let content = code.map_or(Content::Nothing, |code| Content::Holds(digest(code)));
-                daemon.knowledge.read_back(revision, content, &rules, now);
+                if revision.is_staging() {
+                    daemon.knowledge.read_staging(content);
+                } else {
+                    daemon.knowledge.read_back(revision, content, &rules, now);
+                }
                 daemon.write_down(&mut self.dirs[daemon.dir]);
             }
             None => daemon.knowledge.not_there(revision, &rules, now),
@@ -699,14 +725,25 @@ impl State {
         let (code, host) = (self.daemons[d].wanted, host_id(self.daemons[d].dir));
         let late = Late::Upload(digest(code));
         let settled = self.note(d, late.clone(), world);
-        let reply = self.send(d, Request::Upload { code, host }, fault, world);
+        let request = if world.staging {
+            Request::Stage { code, host }
+        } else {
+            Request::Upload { code, host }
+        };
+        let reply = self.send(d, request, fault, world);
         let daemon = &mut self.daemons[d];
         let dir = &mut self.dirs[daemon.dir];
         match (reply, fault) {
             (Some(Reply::Made(number)), _) => {
                 let description = service::description(service::Mark { code, host });
-                let made = revision(number);
-                daemon.knowledge.begun(made, description, digest(code), now);
+                if world.staging {
+                    let slot = Revision::staging();
+                    let knowledge = &mut daemon.knowledge;
+                    knowledge.begun_on_staging(slot, description, digest(code));
+                } else {
+                    let made = revision(number);
+                    daemon.knowledge.begun(made, description, digest(code), now);
+                }
                 daemon.form = Some(number);
             }
             (Some(_), _) => {
@@ -729,23 +766,35 @@ impl State {
             return;
         }
         let (code, host) = (self.daemons[d].wanted, host_id(self.daemons[d].dir));
-        let late = Late::Upload(digest(code));
+        let (late, request) = if world.staging {
+            let late = Late::Staged(digest(code));
+            (late, Request::PostStaged { code, host })
+        } else {
+            let late = Late::Upload(digest(code));
+            (late, Request::Post { number, code, host })
+        };
         let settled = self.note(d, late.clone(), world);
         self.daemons[d].knowledge.posting();
-        let reply = self.send(d, Request::Post { number, code, host }, fault, world);
+        let reply = self.send(d, request, fault, world);
+        // What got an answer does not come later.
+        let answered = Late::Upload(digest(code));
         let daemon = &mut self.daemons[d];
         let dir = &mut self.dirs[daemon.dir];
         let lag = world.rules(daemon.dir).lag;
         match (reply, fault) {
             (Some(Reply::Done | Reply::Made(_)), _) => {
-                daemon.knowledge.proven(made, digest(code), now);
+                if world.staging {
+                    daemon.knowledge.staged(digest(code), now);
+                } else {
+                    daemon.knowledge.proven(made, digest(code), now);
+                }
                 daemon.form = None;
                 daemon.write_down(dir);
             }
             // Object storage has the code, and the callback came to nothing.
             (Some(Reply::Full | Reply::Missing), _)
             | (None, Some(Fault::OddDone | Fault::OddLost)) => {
-                daemon.misanswered(late, lag, dir, now);
+                daemon.misanswered(answered, lag, dir, now);
             }
             (None, Some(Fault::NotSent)) => {
                 daemon.knowledge.not_posted(now);
@@ -803,11 +852,26 @@ impl State {
         self.service.carry_out(request, &world.manners, now, others)
     }
 
+    /// The look that is due as long as older code could come to lie over what is on staging.
+    fn look_at_staging(&mut self, world: &World) {
+        let now = moment(self.now);
+        for daemon in &mut self.daemons {
+            let rules = world.rules(daemon.dir);
+            let due = daemon.synced.and_then(|code| {
+                let knowledge = &daemon.knowledge;
+                knowledge.staging_look(digest(code), &rules, now)
+            });
+            if daemon.phase == Phase::Rest && due.is_some() {
+                daemon.phase = Phase::Ready(Job::Tidy);
+            }
+        }
+    }
+
     fn crash(&mut self, d: usize) {
         self.left.crashes -= 1;
         let at = self.daemons[d].dir;
         self.dirs[at].locked = false;
-        self.daemons[d] = Daemon::new(at, &self.dirs[at]);
+        self.daemons[d] = Daemon::new(at, &self.dirs[at], self.daemons[d].staging);
     }
 
     fn judge_delete(&mut self, d: usize, number: u8, why: Why, world: &World) {
@@ -849,7 +913,7 @@ impl State {
         for dir in &mut self.dirs {
             dir.vault.retain(|number, _| there(number));
         }
-        if versions.len() > world.manners.cap {
+        if self.service.taken() > world.manners.cap {
             self.broken.push(promise::CAP);
         }
         if self.calm > PATIENCE_WITH_ER_DEV {
@@ -879,6 +943,13 @@ impl State {
         let blocked = self.daemons.iter().any(|d| d.blocked);
         let alone =
             world.is_alone() || !world.has(People::Delete) && world.hosts.iter().all(|h| *h == 0);
+        if world.staging {
+            let runs = self.service.slot.and_then(|slot| slot.code);
+            if !blocked && runs != Some(self.dirs[0].disk) {
+                self.broken.push(promise::STORED);
+            }
+            return;
+        }
         let holds = |code: u8| versions.iter().any(|v| v.code == Some(code));
         if alone && !blocked && !holds(self.dirs[0].disk) {
             self.broken.push(promise::STORED);

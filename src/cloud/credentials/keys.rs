@@ -17,7 +17,7 @@ use crate::cloud::Authorities;
 use super::error::CredentialsError;
 use super::file::Stamp;
 use super::looks::Looks;
-use super::place::{First, Place, Search};
+use super::place::{First, Looked, Place, Search};
 use super::{Credentials, Env};
 
 /// How often files are looked at while the service refuses the key.
@@ -78,12 +78,28 @@ impl Keys {
         loopback: bool,
         authorities: Authorities,
     ) -> Result<Self, CredentialsError> {
+        Self::search(env, profile, loopback, authorities, &mut Vec::new()).await
+    }
+
+    /// The same, and what became of the search in each place is added to `looked`, in their order. What is there is
+    /// there too if the search is given up before its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Keys::find`].
+    pub async fn search(
+        env: Env,
+        profile: Option<String>,
+        loopback: bool,
+        authorities: Authorities,
+        looked: &mut Vec<Looked>,
+    ) -> Result<Self, CredentialsError> {
         let search = Search {
             env,
             profile,
             authorities,
         };
-        let First { place, stamps, key } = search.first().await?;
+        let First { place, stamps, key } = search.first(looked).await?;
         key.check_endpoint(loopback)?;
         Ok(Self::new(key, Some((search, place)), stamps, loopback))
     }
@@ -136,18 +152,19 @@ impl Keys {
         Ok(Arc::clone(&held.key))
     }
 
-    /// Asks the place for another key if it is time to, or if its files have changed. While the old one holds, only one
-    /// caller waits for that.
-    pub(in crate::cloud) async fn refresh(&self) {
-        let Some((_, place)) = &self.origin else {
-            return;
-        };
-        let is_due = || {
+    /// Whether it is time to ask the place for another key, or its files have changed.
+    pub(in crate::cloud) fn is_due(&self) -> bool {
+        self.origin.as_ref().is_some_and(|(_, place)| {
             let stamps = place.stamps();
             let held = self.held();
             held.looks.is_due(clock::now()) || stamps != held.stamps
-        };
-        if !is_due() {
+        })
+    }
+
+    /// Asks the place for another key if it is time to, or if its files have changed. While the old one holds, only one
+    /// caller waits for that.
+    pub(in crate::cloud) async fn refresh(&self) {
+        if !self.is_due() {
             return;
         }
         let _asking = if self.held().looks.has_ended(clock::now()) {
@@ -158,7 +175,7 @@ impl Keys {
                 Err(_) => return,
             }
         };
-        if is_due() {
+        if self.is_due() {
             self.ask().await;
         }
     }

@@ -1,5 +1,7 @@
 //! The schedule under scripts of edits, ends and time: what starts when, what is told, and how every edit ends.
 
+mod builds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -529,16 +531,23 @@ fn nothing_of_a_routine_whose_place_is_gone_starts_or_waits_until_the_edit_after
 }
 
 #[test]
-fn that_a_version_is_still_there_is_not_believed_for_long() {
+fn that_a_version_is_still_there_is_believed_until_it_is_doubted() {
     let (mut now, mut schedule) = (Instant::now(), Schedule::new(Mode::Daemon));
-    schedule
-        .handle(Event::Edited(edit("hello", "a", now)), now)
-        .clear();
-    schedule
-        .handle(Event::Ended(name("hello"), stored("a")), now)
-        .clear();
-    now += BELIEVED + Duration::from_secs(1);
-    let effects = schedule.handle(Event::Edited(edit("hello", "a", now)), now);
+    let hello = name("hello");
+    let saved = |now| Event::Edited(edit("hello", "a", now));
+    schedule.handle(saved(now), now).clear();
+    let ended = Event::Ended(hello.clone(), stored("a"));
+    schedule.handle(ended, now).clear();
+    now += Duration::from_secs(86_400);
+    assert_eq!(schedule.believed(&hello), Some(&Revision::new("7")));
+    let effects = schedule.handle(saved(now), now);
+    assert!(
+        matches!(effects[..], [Effect::Tell(report::Event::Unchanged { .. })]),
+        "{effects:?}"
+    );
+    assert_eq!(schedule.handle(Event::Doubted(hello.clone()), now), []);
+    assert_eq!(schedule.believed(&hello), None);
+    let effects = schedule.handle(saved(now), now);
     assert_eq!(effects, [Effect::Run(Job::Deploy(edit("hello", "a", now)))]);
 }
 

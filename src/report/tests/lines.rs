@@ -251,7 +251,7 @@ fn events_beyond_the_usual_session_have_their_line() {
                 revision: Revision::new("unstable"),
                 saves: 0,
             },
-            "Unchanged  hello  same bytes as unstable, no version used",
+            "Unchanged  hello  same bytes as on staging",
         ),
     ];
     for (event, line) in table {
@@ -367,6 +367,69 @@ fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
         logged(&Event::Done(totals())),
         "        Done  97 saves -> 42 edits: 9 uploaded, 1 reused, 30 unchanged, 2 superseded, 0 failed  3 rotated, 61 API calls, peak 14/s, up 2h 11m\n"
     );
+}
+
+fn broken(output: &[&str], cut: u64) -> Event {
+    Event::Broken(Box::new(Broken {
+        command: "npm run build".into(),
+        routines: vec![hello()],
+        exit: Some(1),
+        took: Duration::from_millis(210),
+        output: output.iter().map(|line| (*line).to_owned()).collect(),
+        cut,
+        problem: Problem {
+            what: "its build failed: `npm run build` ended with exit code 1".into(),
+            help: "fix it and save again".into(),
+            class: Class::Build,
+            operation: None,
+            request_id: None,
+            frame: None,
+        },
+    }))
+}
+
+#[test]
+fn what_a_failed_build_printed_is_shown_in_full_below_it() {
+    let event = broken(&["src/a.ts:3:5: no `x`", "", "  \u{1b}[31m1 error"], 2);
+    assert_eq!(
+        shown(&event),
+        "14:02:12      Broken  hello  its build failed: `npm run build` ended with exit code 1 [build]
+                 = help: fix it and save again
+                 | (2 lines before this)
+                 | src/a.ts:3:5: no `x`
+                 |
+                 |   \\u{1b}[31m1 error\n"
+    );
+    let long = shown(&broken(&[&"x".repeat(400)], 0));
+    assert_eq!(long.matches('x').count(), 400 + 2, "{long}");
+    assert!(long.lines().all(|line| line.len() < 200), "{long}");
+    // In a log its lines stand below it as well.
+    assert_eq!(logged(&event).lines().count(), 5);
+}
+
+#[test]
+fn a_build_tells_why_it_runs_and_for_whom() {
+    let building = |changed: &[&str], early| Event::Building {
+        command: "npm run build".into(),
+        routines: vec![hello(), RoutineName::new("api").unwrap()],
+        changed: changed.iter().map(|path| (*path).to_owned()).collect(),
+        early,
+    };
+    let table = [
+        (building(&[], false), "for hello, api"),
+        (
+            building(&["src/a.ts"], true),
+            "for hello, api: src/a.ts changed, a run was ended for it",
+        ),
+        (
+            building(&["a", "b", "c", "d", "e"], false),
+            "for hello, api: a, b, c and 2 more changed",
+        ),
+    ];
+    for (event, expected) in table {
+        let line = format!("14:02:12    Building  npm run build  {expected}\n");
+        assert_eq!(shown(&event), line);
+    }
 }
 
 #[test]
@@ -485,7 +548,7 @@ fn verbs_fit_their_column_and_differ() {
             verb
         })
         .collect();
-    assert_eq!(verbs.len(), 18);
+    assert_eq!(verbs.len(), 24);
 }
 
 #[test]
@@ -509,4 +572,55 @@ proptest! {
             prop_assert_eq!(drawn(&event, "14:02:12", Look::PLAIN).matches('\n').count(), 1);
         }
     }
+}
+
+#[test]
+fn what_went_to_staging_is_told_by_its_place_and_not_by_a_number() {
+    let mut event = uploaded();
+    if let Event::Uploaded { revision, .. } = &mut event {
+        *revision = Revision::staging();
+    }
+    let line = logged(&event);
+    assert!(
+        line.starts_with(
+            "14:02:12    Uploaded  hello  to staging  1.9 kB  ba7816bf  5 saves  2 calls  0.21s"
+        ),
+        "{line}"
+    );
+    let unchanged = Event::Unchanged {
+        routine: hello(),
+        revision: Revision::staging(),
+        saves: 3,
+    };
+    let expected = "14:02:12   Unchanged  hello  same bytes as on staging (x3)\n";
+    assert_eq!(logged(&unchanged), expected);
+    let committed = Event::Committed {
+        routine: hello(),
+        revision: revision("7712"),
+        sha256: Digest::of(b"abc"),
+        calls: 4,
+        slots: 5,
+        cap: 10,
+    };
+    let words = "...7712  ba7816bf  4 calls  `er-dev publish hello 1789600000000007712 --env ENV` puts it live";
+    assert_eq!(
+        logged(&committed),
+        format!("14:02:12   Committed  hello  {words}  5/10\n")
+    );
+    let staging = |addresses: &[[u8; 4]]| {
+        logged(&Event::Staging {
+            routine: hello(),
+            addresses: addresses.iter().map(|it| (*it).into()).collect(),
+        })
+    };
+    let words = "try it with `curl --resolve HOST:443:203.0.113.7 https://HOST/`, HOST being a domain that it serves";
+    assert_eq!(
+        staging(&[[203, 0, 113, 7]]),
+        format!("14:02:12     Staging  hello  {words}\n")
+    );
+    let two = staging(&[[203, 0, 113, 7], [203, 0, 113, 8]]);
+    assert_eq!(
+        two,
+        format!("14:02:12     Staging  hello  {words}; also 203.0.113.8\n")
+    );
 }

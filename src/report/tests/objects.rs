@@ -17,6 +17,10 @@ fn each_event_has_its_documented_json() {
     let problem = r#""problem":{"what":"x","help":"x","class":"source","request_id":"x","file":"x","line":8,"column":8,"also":[{"what":"x","file":"x","line":8,"column":8}],"unshown":8}"#;
     let x = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
     let table = [
+        r#""event":"building","build":"x","routines":["hello","hello","hello"],"changed":["x","x","x"],"early":true"#.into(),
+        r#""event":"built","build":"x","routines":["hello"],"ms":8000"#.into(),
+        format!(r#""event":"broken","build":"x","routines":["hello"],"exit":1,"ms":8000,"output":[],"cut":0,{problem}"#),
+        format!(r#""event":"looping","build":"x","routines":["hello"],"changed":["x"],"after_ms":8000,{problem}"#),
         r#""event":"started","version":"0.1.0","endpoint":"x","key":"x","source":"x""#.into(),
         r#""event":"watching","routines":8,"files":8,"directories":8,"backend":"poll""#.into(),
         r#""event":"slots","routine":"hello","slots":8,"cap":8,"next":{"revision":"x","age_s":8}"#.into(),
@@ -33,6 +37,8 @@ fn each_event_has_its_documented_json() {
         r#""event":"rotated","routine":"hello","revision":"x","age_s":8,"reason":"x""#.into(),
         r#""event":"created","routine":"hello""#.into(),
         r#""event":"planned","routine":"hello","action":"upload","detail":"x","saves":8"#.into(),
+        format!(r#""event":"committed","routine":"hello","revision":"unstable","sha256":"{x}","calls":8,"slots":8"#),
+        r#""event":"staging","routine":"hello","addresses":["203.0.113.7"]"#.into(),
         format!(r#""event":"warning","routine":"hello",{problem}"#),
         r#""event":"stopping","running":8,"drain_ms":8000"#.into(),
         r#""event":"done","saves":8,"edits":0,"uploaded":0,"reused":0,"unchanged":0,"superseded":0,"failed":8,"abandoned":8,"planned":0,"rotated":0,"calls":0,"peak":0,"up_ms":8000"#.into(),

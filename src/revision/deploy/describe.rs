@@ -3,20 +3,26 @@
 use crate::revision::git::Found;
 use crate::revision::mark;
 use crate::revision::template::{self, Facts};
-use crate::routine::Code;
+use crate::routine::{Code, Digest};
 
 use super::Session;
 
 impl Session {
     /// The description of a version that holds this code: the user's template, filled, and the content mark.
     pub(super) async fn describe(&self, code: &Code) -> String {
-        let instance = &self.settings.rules.instance;
-        let text = match &self.words {
-            _ if self.mark_only => String::new(),
+        let words = match &self.words {
             Some(words) => words.clone(),
+            // Nobody has to ask git for what is not said.
+            None if self.mark_only => String::new(),
             None => template::fill(&self.routine.description, &self.facts(code).await),
         };
-        mark::describe(&text, code.digest(), instance)
+        self.describe_with(&words, code.digest())
+    }
+
+    /// The same in words that the user chose for this version alone.
+    pub(super) fn describe_with(&self, words: &str, digest: Digest) -> String {
+        let words = if self.mark_only { "" } else { words };
+        mark::describe(words, digest, &self.settings.rules.instance)
     }
 
     async fn facts(&self, code: &Code) -> Facts {

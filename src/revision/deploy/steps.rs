@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use crate::clock::{self, Moment};
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Environments, Fetched, Listing};
-use crate::config::Verify;
+use crate::config::{Upload, Verify};
 use crate::revision::intent::Intent;
 use crate::revision::mark::Mark;
-use crate::revision::protocol::{Blocked, Content, Doubt, MAX_DELETES, Rules, Step, Why};
+use crate::revision::protocol::{Blocked, Content, Doubt, Late, MAX_DELETES, Rules, Step, Why};
 use crate::revision::rotation::{Protected, Refusal, why_the_oldest};
 use crate::revision::vault::{Kept, SaveError};
-use crate::routine::{Code, Revision};
+use crate::routine::{Code, Digest, Revision};
 
 use super::{DeployError, Happened, Pass, Session, Trouble, age_of};
 
@@ -97,7 +97,12 @@ impl Pass<'_> {
             }
             Step::Save(revision) => self.save(revision).await,
             Step::Delete(revision, why) => self.delete(revision, why).await,
-            Step::Upload | Step::Post(_) | Step::Stored(_) | Step::AtRest => Ok(()),
+            Step::Upload
+            | Step::Stage
+            | Step::Commit
+            | Step::Post(_)
+            | Step::Stored(_)
+            | Step::AtRest => Ok(()),
         }
     }
 
@@ -158,8 +163,22 @@ impl Pass<'_> {
                     Fetched::Code(code) => Content::Holds(code.digest()),
                     Fetched::Nothing => Content::Nothing,
                 };
+                if revision.is_staging() {
+                    session.knowledge.read_staging(content);
+                    self.write_down();
+                    return Ok(());
+                }
                 session.knowledge.read_back(revision, content, rules, now);
                 self.write_down();
+                Ok(())
+            }
+            Err(error) if revision.is_staging() && is_final(&error) => {
+                // Either it has just gone, or the service lists it and gives no code for it.
+                if self.missed.insert(revision) {
+                    session.knowledge.forget_listing();
+                } else {
+                    session.knowledge.staging_is_unreadable();
+                }
                 Ok(())
             }
             Err(error) if error.class == Class::Gone => {
@@ -376,10 +395,13 @@ impl Pass<'_> {
     }
 
     /// The first step of an upload. From here on there may be a version without code.
-    pub(super) async fn upload(&mut self, code: &Code) -> Result<(), DeployError> {
+    pub(super) async fn upload(&mut self, code: &Code, to: Upload) -> Result<(), DeployError> {
         let sha256 = code.digest();
         let patience = self.session.settings.timeouts.api + self.session.settings.margin;
-        let intent = Intent::Upload { sha256 };
+        let intent = match to {
+            Upload::Revision => Intent::Upload { sha256 },
+            Upload::Staging => Intent::Stage { sha256 },
+        };
         let cloud = Arc::clone(&self.session.cloud);
         let description = self.session.describe(code).await;
         let permit = cloud.permit().await;
@@ -387,9 +409,11 @@ impl Pass<'_> {
         let sent = clock::now();
         self.calls += 1;
         let session = &mut *self.session;
-        let begun = cloud
-            .begin_upload(permit, &session.routine.name, &description)
-            .await;
+        let name = &session.routine.name;
+        let begun = match to {
+            Upload::Revision => cloud.begin_upload(permit, name, &description).await,
+            Upload::Staging => cloud.begin_staging(permit, name, &description).await,
+        };
         // An answer that cannot be used may have made a version all the same.
         let unmade = |error: &CloudError| match error.class {
             Class::Ambiguous => false,
@@ -401,36 +425,43 @@ impl Pass<'_> {
         }
         match begun {
             Ok((revision, form)) => {
-                let now = clock::now();
-                session
-                    .knowledge
-                    .begun(revision.clone(), description, sha256, now);
+                let (now, knowledge) = (clock::now(), &mut session.knowledge);
+                match to {
+                    Upload::Revision => knowledge.begun(revision.clone(), description, sha256, now),
+                    Upload::Staging => {
+                        knowledge.begun_on_staging(revision.clone(), description, sha256);
+                    }
+                }
                 // It is written down together with the post that follows.
                 session.form = Some((revision, form));
                 Ok(())
             }
-            Err(error) if is_quota(&error, session.knowledge.slots(), &session.settings.rules) => {
-                session.knowledge.quota_hit(sha256);
-                self.write_down();
-                Ok(())
-            }
-            // How long a description may be is not documented; the mark is what matters of it.
-            Err(error)
-                if error.code.is_some()
-                    && error.class == Class::Permanent
-                    && !session.mark_only =>
-            {
-                tracing::info!(%error, "refused with a description; the next try has only the mark");
-                session.mark_only = true;
-                self.write_down();
-                Ok(())
-            }
-            Err(error) if self.may_ask_again(&error) => {
-                self.write_down();
-                Ok(())
-            }
-            Err(error) => self.doubtful(error, &intent, sent, patience),
+            Err(error) => self.not_made(error, sha256, &intent, sent, patience),
         }
+    }
+
+    /// A request that was to make a version did not succeed.
+    pub(super) fn not_made(
+        &mut self,
+        error: CloudError,
+        sha256: Digest,
+        intent: &Intent,
+        sent: Moment,
+        patience: Duration,
+    ) -> Result<(), DeployError> {
+        let session = &mut *self.session;
+        let refused = error.code.is_some() && error.class == Class::Permanent;
+        if is_quota(&error, session.knowledge.slots(), &session.settings.rules) {
+            session.knowledge.quota_hit(sha256);
+        } else if refused && !session.mark_only {
+            // How long a description may be is not documented; the mark is what matters of it.
+            tracing::info!(%error, "refused with a description; the next try has only the mark");
+            session.mark_only = true;
+        } else if !self.may_ask_again(&error) {
+            return self.doubtful(error, intent, sent, patience);
+        }
+        self.write_down();
+        Ok(())
     }
 
     /// The second step of an upload.
@@ -446,9 +477,14 @@ impl Pass<'_> {
         };
         let (form, sha256) = (form.clone(), code.digest());
         let patience = self.session.settings.timeouts.post_of(code) + self.session.settings.margin;
-        let intent = Intent::Post {
-            revision: revision.clone(),
-            sha256,
+        let staging = self.session.knowledge.has_staging_form();
+        let intent = if staging {
+            Intent::PostStaged { sha256 }
+        } else {
+            Intent::Post {
+                revision: revision.clone(),
+                sha256,
+            }
         };
         self.note(intent.clone(), patience);
         let sent = clock::now();
@@ -458,9 +494,22 @@ impl Pass<'_> {
         let now = clock::now();
         match posted {
             Ok(()) => {
-                if session.settings.verify == Verify::Doubt {
-                    session.knowledge.proven(revision, sha256, now);
-                    session.form = None;
+                let verify = session.settings.verify == Verify::Always;
+                let knowledge = &mut session.knowledge;
+                match (staging, verify) {
+                    (false, true) => {}
+                    // What was listed before cannot tell what is there now.
+                    (true, true) if !knowledge.is_staging_unreadable() => {
+                        knowledge.forget_listing();
+                    }
+                    (true, _) => {
+                        knowledge.staged(sha256, now);
+                        session.form = None;
+                    }
+                    (false, false) => {
+                        knowledge.proven(revision, sha256, now);
+                        session.form = None;
+                    }
                 }
                 self.write_down();
                 Ok(())
@@ -490,7 +539,7 @@ impl Pass<'_> {
 
     /// A listing tells what became of a request in doubt. One that got an answer, even a useless one, has been carried
     /// out or not by now, and may only be late to show; one without could still be carried out.
-    fn doubtful(
+    pub(super) fn doubtful(
         &mut self,
         error: CloudError,
         intent: &Intent,
@@ -508,7 +557,12 @@ impl Pass<'_> {
             self.write_down();
             return Err(error.into());
         }
-        knowledge.may_come_late(intent.late(), sent);
+        let late = match intent.late() {
+            // It has been answered, so nothing of it comes to lie over what is there later.
+            Late::Staged(digest) if error.answered => Late::Upload(digest),
+            late => late,
+        };
+        knowledge.may_come_late(late, sent);
         let now = clock::now();
         let (settled, shown) = if error.answered {
             (now, now + lag)
@@ -528,7 +582,7 @@ impl Pass<'_> {
     /// Writes down what is sent now, with the permit in hand so that nothing is waited for any more, and counts this
     /// pass as one that changes something, once and before the first change. `false` if that did not work, and then
     /// nothing may be deleted.
-    fn note(&mut self, intent: Intent, patience: Duration) -> bool {
+    pub(super) fn note(&mut self, intent: Intent, patience: Duration) -> bool {
         let counted = self.count_change();
         let session = &mut *self.session;
         let now = clock::now();
@@ -570,7 +624,7 @@ fn is_quota(error: &CloudError, slots: usize, rules: &Rules) -> bool {
 }
 
 /// Whether reading would fail in the same way again: the service refuses it, or its own answer holds no code.
-fn is_final(error: &CloudError) -> bool {
+pub(super) fn is_final(error: &CloudError) -> bool {
     let refused = matches!(
         error.class,
         Class::Permanent | Class::UnknownServer | Class::Gone

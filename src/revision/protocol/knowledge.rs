@@ -17,6 +17,7 @@ use crate::cloud::{Environments, Listed, Listing};
 use crate::revision::rotation::Protected;
 use crate::routine::{Digest, Revision};
 
+use super::staging::{Staged, Staging};
 use super::{MAX_IN_PART, Rules, Wanted};
 pub use listing::{Noticed, is_of_every_routine};
 
@@ -53,6 +54,8 @@ pub struct Doubt {
 pub enum Late {
     /// Make a version of these bytes.
     Upload(Digest),
+    /// Put these bytes on staging, over whatever has been put there since.
+    Staged(Digest),
     /// Delete this version, so that nothing may rest on it.
     Delete(Revision),
 }
@@ -67,6 +70,8 @@ pub(super) struct Form {
     pub(super) posts: u32,
     /// Whether a post may have arrived.
     pub(super) sent: bool,
+    /// Whether its code goes to staging and makes no version.
+    pub(super) staging: bool,
 }
 
 /// What is known of one routine on the service.
@@ -113,6 +118,8 @@ pub struct Knowledge {
     quota_deletes: Option<(Digest, u32)>,
     /// The service said that all slots are taken, and none was freed since.
     pub(super) room_owed: bool,
+    /// What is known of the staging slot beyond what is listed.
+    pub(super) staging: Staging,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -143,6 +150,9 @@ pub struct Past {
     /// How many of the last listings lacked an environment of which something is known.
     #[serde(default)]
     pub absent: BTreeMap<String, u32>,
+    /// What is proven to have been put on staging.
+    #[serde(default)]
+    pub staged: Option<Staged>,
 }
 
 /// A version that is to be put live where the configuration says so.
@@ -225,6 +235,7 @@ impl Knowledge {
             present: self.protected.present.clone(),
             owed: self.owed.clone(),
             absent: self.absent.clone(),
+            staged: self.staging.proven,
         }
     }
 
@@ -237,6 +248,7 @@ impl Knowledge {
         self.protected.present = past.present;
         self.owed = past.owed;
         self.absent = past.absent;
+        self.staging.proven = past.staged;
     }
 
     /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.

@@ -9,6 +9,7 @@
 //! of the upload or from reading the code back.
 
 mod knowledge;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use super::rotation::{Fate, Policy, Protected, Refusal, Stays};
 pub use knowledge::{
     Content, Doubt, Knowledge, LATEST, Late, Noticed, Owed, Past, is_of_every_routine,
 };
+pub use staging::{STAGING, Staged, slot as staging_slot};
 
 /// A delete is decided on a listing that is not older than this.
 pub const FRESH: Duration = Duration::from_millis(500);
@@ -80,6 +82,10 @@ pub struct Wanted {
 pub enum Goal<'a> {
     /// A version that holds the bytes.
     Stored(&'a Wanted),
+    /// Staging that runs the bytes.
+    Staged(&'a Wanted),
+    /// A version that holds the bytes, made of what is on staging.
+    Committed(&'a Wanted),
     /// A free slot, and no version left over from an upload in doubt.
     AtRest,
 }
@@ -99,9 +105,13 @@ pub enum Step {
     Delete(Revision, Why),
     /// Ask for a version and the form to post its code with.
     Upload,
+    /// Ask for the form to post the code with that is to run on staging.
+    Stage,
+    /// Make a version of what is on staging.
+    Commit,
     /// Post the code with the form of this version.
     Post(Revision),
-    /// This version holds the bytes.
+    /// This version holds the bytes, or the staging slot.
     Stored(Revision),
     /// A slot is free, or none is to be freed.
     AtRest,
@@ -171,7 +181,9 @@ pub fn decide(knowledge: &Knowledge, goal: Goal<'_>, rules: &Rules, now: Moment)
     };
     let count = seen.listing.revisions.len();
     let step = match goal {
-        Goal::Stored(wanted) => store(knowledge, wanted, count, rules, now),
+        Goal::Stored(wanted) => store(knowledge, wanted, count, rules, now, Step::Upload),
+        Goal::Committed(wanted) => store(knowledge, wanted, count, rules, now, Step::Commit),
+        Goal::Staged(wanted) => staging::stage(knowledge, wanted, rules, now),
         Goal::AtRest => rest(knowledge, count, rules, now),
     };
     match step {
@@ -181,7 +193,15 @@ pub fn decide(knowledge: &Knowledge, goal: Goal<'_>, rules: &Rules, now: Moment)
     }
 }
 
-fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Moment) -> Step {
+/// `make` is how another version is made where there is none.
+fn store(
+    k: &Knowledge,
+    wanted: &Wanted,
+    count: usize,
+    rules: &Rules,
+    now: Moment,
+    make: Step,
+) -> Step {
     if k.is_seen_in_part() {
         return look_again(k, now + POLL, now);
     }
@@ -198,6 +218,7 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
     }
     let form = k.form.as_ref();
     let form = form.filter(|form| form.digest == wanted.digest && form.posts < MAX_POSTS);
+    let form = form.filter(|form| !form.staging);
     if let Some(doubt) = k.doubt.filter(|doubt| now < doubt.shown && form.is_none()) {
         return look_again(k, doubt.shown, now);
     }
@@ -216,7 +237,7 @@ fn store(k: &Knowledge, wanted: &Wanted, count: usize, rules: &Rules, now: Momen
         // It is not listed, so its slot is taken when its code arrives.
         Some(form) => Step::Post(form.revision.clone()),
         None if k.tries(wanted.digest) >= MAX_UPLOADS => Step::Blocked(Blocked::Fruitless),
-        None => Step::Upload,
+        None => make,
     }
 }
 

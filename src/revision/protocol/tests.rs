@@ -227,6 +227,7 @@ impl World {
             }
             Step::Upload => self.upload(knowledge, wanted),
             Step::Post(revision) => self.post(&revision, knowledge, wanted.digest),
+            Step::Stage | Step::Commit => unreachable!("no goal here is about staging"),
             Step::Stored(_) | Step::AtRest | Step::Blocked(_) => return true,
         }
         assert!(self.versions.len() <= 10, "more than ten versions");

@@ -67,6 +67,7 @@ impl Knowledge {
             return noticed;
         }
         self.in_part = 0;
+        self.look_at_staging(&listing, rules, now);
         let mut there: BTreeSet<Revision> = listing
             .revisions
             .iter()
@@ -110,6 +111,7 @@ impl Knowledge {
         self.late.retain(|(late, sent)| match late {
             // An upload is remembered until somebody has looked for what it left.
             Late::Upload(_) => true,
+            Late::Staged(_) => now.since(*sent) < LATEST + rules.lag,
             Late::Delete(_) if now.since(*sent) < LATEST => true,
             Late::Delete(stays) => {
                 // It counts again.
@@ -222,7 +224,7 @@ impl Knowledge {
         }
     }
 
-    fn set_live(&mut self, environment: &str, revision: Option<Revision>) {
+    pub(super) fn set_live(&mut self, environment: &str, revision: Option<Revision>) {
         let before = match revision {
             Some(revision) => self.live.insert(environment.to_owned(), revision),
             None => self.live.remove(environment),

@@ -5,6 +5,8 @@ use crate::cloud::Listed;
 use crate::revision::mark::{Instance, Mark};
 use crate::routine::{Digest, Revision};
 
+use crate::revision::protocol::staging::{self, STAGING, Staged};
+
 use super::{Content, Deleted, Doubt, Form, Knowledge, LATEST, Late, Rules};
 
 /// The most requests without an answer that are remembered; beyond it the oldest is forgotten.
@@ -80,12 +82,52 @@ impl Knowledge {
             description: description.clone(),
             posts: 0,
             sent: false,
+            staging: false,
         });
         self.made(revision, description, now);
     }
 
+    /// The service gave a form to post code with that is to run on staging, and named this with it.
+    pub fn begun_on_staging(&mut self, named: Revision, description: String, digest: Digest) {
+        self.tried = Some((digest, self.tries(digest) + 1));
+        self.form = Some(Form {
+            revision: named,
+            digest,
+            description,
+            posts: 0,
+            sent: false,
+            staging: true,
+        });
+        (self.current, self.looked) = (true, false);
+    }
+
+    /// The service confirmed that it has the posted code, and runs it on staging from now on.
+    pub fn staged(&mut self, digest: Digest, now: Moment) {
+        self.staging.proven = Some(Staged { digest, at: now });
+        let Some(form) = self.form.take() else {
+            return;
+        };
+        if self.live.contains_key(STAGING) {
+            self.set_live(STAGING, None);
+        }
+        if form.revision.number().is_some() {
+            // Where each staging upload is a version of its own, finding it live is no news.
+            self.publishing(STAGING, &form.revision);
+        }
+        if let Some(seen) = &mut self.listing {
+            staging::put(&mut seen.listing, form.description);
+            seen.extended = true;
+        }
+        (self.current, self.looked) = (true, false);
+    }
+
+    /// What is about to be committed is tried once more.
+    pub fn committing(&mut self, digest: Digest) {
+        self.tried = Some((digest, self.tries(digest) + 1));
+    }
+
     /// A version was made, which the listing may lack.
-    fn made(&mut self, revision: Revision, description: String, now: Moment) {
+    pub fn made(&mut self, revision: Revision, description: String, now: Moment) {
         let listed = Listed {
             revision: revision.clone(),
             created: None,
@@ -269,12 +311,12 @@ impl Knowledge {
             && self
                 .late
                 .iter()
-                .any(|(late, _)| matches!(late, Late::Upload(digest) if mark.is_for(*digest)))
+                .any(|(late, _)| matches!(late, Late::Upload(digest) | Late::Staged(digest) if mark.is_for(*digest)))
     }
 
     pub(in super::super) fn has_suspects(&self) -> bool {
         self.late
             .iter()
-            .any(|(late, _)| matches!(late, Late::Upload(_)))
+            .any(|(late, _)| matches!(late, Late::Upload(_) | Late::Staged(_)))
     }
 }
