@@ -90,6 +90,7 @@ fn median(entry: &Path, check: bool) -> Outcome<Duration> {
         root: root.to_owned(),
         check,
         follow: false,
+        glob: None,
     };
     let demands = Demands {
         service: Kind::Dcdn,

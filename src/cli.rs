@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::emulator::fault::Fault;
 use crate::emulator::switches::SwitchError;
@@ -77,6 +78,72 @@ pub struct Common {
     /// How long after its time-out a request could still be carried out.
     #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "10s", env = "ER_DEV_SETTLE_MARGIN", value_parser = humantime::parse_duration)]
     pub settle_margin: Duration,
+    /// The same flags as they were given, by [`Cli::read`] only.
+    #[arg(skip)]
+    pub given: Vec<Given>,
+}
+
+/// A flag that holds for every command, and where its value is from.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Its name, without dashes.
+    pub flag: String,
+    /// The variable of the environment that stands for it.
+    pub variable: String,
+    /// Its value; empty where there is none.
+    pub value: String,
+    /// Where that is from.
+    pub origin: Origin,
+}
+
+/// Where the value of a flag is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Neither.
+    Default,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Where that is wrong, or asks for help, the process ends here.
+    pub fn read() -> Self {
+        let matches = Self::command().get_matches();
+        match Self::from_arg_matches(&matches) {
+            Ok(mut cli) => {
+                cli.common.given = given(&matches);
+                cli
+            }
+            Err(error) => error.exit(),
+        }
+    }
+}
+
+/// The flags that hold for every command, without those that nobody has to know unless they were given.
+fn given(matches: &ArgMatches) -> Vec<Given> {
+    let command = Cli::command();
+    let one = |arg: &clap::Arg| {
+        let origin = match matches.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            _ => Origin::Default,
+        };
+        if arg.is_hide_set() && origin == Origin::Default {
+            return None;
+        }
+        let values = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some(Given {
+            flag: arg.get_long()?.to_owned(),
+            variable: arg.get_env()?.to_string_lossy().into_owned(),
+            value: values.join(","),
+            origin,
+        })
+    };
+    command.get_arguments().filter_map(one).collect()
 }
 
 /// What to do.
@@ -124,6 +191,8 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(Config),
+    /// Say what is right and what is not: configuration, key, service, permissions, routines, this machine.
+    Doctor(Doctor),
 }
 
 /// `er-dev watch`
@@ -374,6 +443,33 @@ pub struct Emulator {
 pub enum Config {
     /// Check the configuration and say what it holds.
     Check,
+    /// Print what is in force, as a file that means the same, with where each value is from.
+    Show(Show),
+}
+
+/// `er-dev config show`
+///
+/// What is no default has the line of the file behind it. Below come the flags, where the key was looked for and what
+/// became of that.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Say of defaults, too, that they are defaults.
+    #[arg(long, env = "ER_DEV_ORIGIN")]
+    pub origin: bool,
+    /// Write one JSON object.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
+}
+
+/// `er-dev doctor`
+///
+/// One line a check: what it found, and the cure where something is wrong. Nothing is changed, and what cannot be known
+/// without changing something is called unknown. Exit code 0 means that nothing is wrong, 1 that something is.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Write one JSON object.
+    #[arg(long, env = "ER_DEV_JSON")]
+    pub json: bool,
 }
 
 fn routine_name(text: &str) -> Result<RoutineName, crate::routine::NameError> {
@@ -418,6 +514,21 @@ mod tests {
                     Some(expected.as_str()),
                     "--{long}"
                 );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn f09_no_flag_takes_a_secret() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let name = arg.get_id().as_str().replace('-', "_");
+                let takes_a_value = arg.get_action().takes_values();
+                let of_secrets = ["key", "secret", "token", "password", "credential"];
+                let is_one = of_secrets.iter().any(|word| name.contains(word));
+                assert!(!is_one || !takes_a_value, "{name}");
             }
             command.get_subcommands().for_each(check);
         }

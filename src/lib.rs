@@ -22,8 +22,12 @@
 //! * [`cli`] argv becomes a command.
 //! * [`config`] the file becomes a checked configuration.
 //! * [`routine`] the words every room shares.
+//! * [`environment`] what a program that er-dev starts gets to know of its environment.
 //! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
+//! * [`secrets`] what no text may go out with.
+//! * [`process`] what is done for them before anything else.
 //! * [`watch`] disk to "this routine's entry came to rest".
+//! * [`build`] the commands that make entries: which runs when, and how it is ended.
 //! * [`pipeline`] what to deploy next, and how every edit ends.
 //! * [`revision`] makes a version of some bytes, and room for it.
 //! * [`cloud`] the remote service: signed requests behind one gate.
@@ -45,9 +49,17 @@ pub mod cli;
 pub mod config;
 pub mod routine;
 
+pub mod environment;
+
 pub mod clock;
 
+pub mod secrets;
+
+pub mod process;
+
 pub mod watch;
+
+pub mod build;
 
 pub mod pipeline;
 

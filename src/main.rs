@@ -3,15 +3,15 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use er_dev::cli::Cli;
-use er_dev::commands;
+use er_dev::{commands, process, secrets};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    process::confine();
+    let cli = Cli::read();
     tracing_subscriber::fmt()
-        .with_writer(er_dev::report::LogOut::default)
+        .with_writer(|| process::Log)
         .with_ansi(std::io::stderr().is_terminal())
         // A log on a full disk is no reason to panic: there is nowhere else to say so.
         .log_internal_errors(false)
@@ -36,6 +36,6 @@ fn main() -> ExitCode {
 
 /// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
 fn fail(code: u8, text: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    let _ = writeln!(std::io::stderr(), "error: {}", secrets::scrub(text));
     ExitCode::from(code)
 }

@@ -4,6 +4,7 @@
 //! Revisions stay text from end to end: the service's numbers exceed 2^53, and a float would round them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -309,6 +310,40 @@ pub enum Sighting {
     },
     /// The place is back; an edit of what is there now follows.
     Resumed(RoutineName),
+    /// A file is a routine from now on, as it fits a pattern or is the only one left that claims the name; its first edit
+    /// follows.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file, absolute.
+        entry: PathBuf,
+        /// The same as people read it.
+        shown: String,
+        /// The number of the pattern that it fits; `None` if the configuration names it.
+        glob: Option<usize>,
+    },
+    /// A file is no routine any more.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why: a lower-case fragment.
+        reason: String,
+    },
+    /// Files cannot be routines.
+    Unfit {
+        /// Which, and why: a lower-case fragment.
+        what: String,
+        /// What helps.
+        help: String,
+    },
+    /// Inputs of a build changed in content, came or went, and have come to rest.
+    Inputs {
+        /// The number of the build.
+        build: usize,
+        /// Which ones, at most 16, sorted, relative to the directory of the configuration where they lie beneath it. For a
+        /// file that went unheard of, its directory.
+        paths: Vec<PathBuf>,
+    },
     /// Changes are seen by looking instead of by events from now on.
     Polling {
         /// Why, and of which routines: a lower-case fragment.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Endpoint;
 use crate::revision::mark::Instance;
-use crate::routine::RoutineName;
+use crate::routine::{Digest, RoutineName};
 
 /// The form of what this program keeps.
 const VERSION: &str = "1";
@@ -51,6 +51,9 @@ pub enum StateError {
     /// Somebody else could change what lies in it.
     #[error("{path} can be written by others", path = .0.display())]
     Unsafe(PathBuf),
+    /// Everybody could put another directory in its place.
+    #[error("{path} can be written by everybody, who could put another directory in the place of the one in it", path = .0.display())]
+    UnsafeAbove(PathBuf),
     /// It belongs to somebody else.
     #[error("{path} belongs to another user", path = .0.display())]
     NotOurs(PathBuf),
@@ -79,6 +82,7 @@ impl StateError {
                 "run `chmod 700 {}`, or give another one with `--state-dir DIR`",
                 path.display()
             ),
+            Self::UnsafeAbove(_) => "give one that lies elsewhere with `--state-dir DIR`".into(),
             Self::NotOurs(_) => "give one of your own with `--state-dir DIR`".into(),
             Self::Form { .. } => {
                 "use that version of er-dev, or give another directory with `--state-dir DIR`"
@@ -93,16 +97,24 @@ impl StateError {
 impl StateDir {
     /// Where the state directory is unless a flag says otherwise.
     pub fn usual(env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, StateError> {
+        Self::usual_by(env).map(|(path, _)| path)
+    }
+
+    /// The same, and the variable that says so.
+    pub fn usual_by(
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(PathBuf, &'static str), StateError> {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         if let Some(list) = set("STATE_DIRECTORY") {
             // The service manager lists several with colons between them; the first is ours.
-            return Ok(PathBuf::from(list.split(':').next().unwrap_or(&list)));
+            let first = PathBuf::from(list.split(':').next().unwrap_or(&list));
+            return Ok((first, "STATE_DIRECTORY"));
         }
         if let Some(home) = set("XDG_STATE_HOME") {
-            return Ok(Path::new(&home).join("er-dev"));
+            return Ok((Path::new(&home).join("er-dev"), "XDG_STATE_HOME"));
         }
         match set("HOME") {
-            Some(home) => Ok(Path::new(&home).join(".local/state/er-dev")),
+            Some(home) => Ok((Path::new(&home).join(".local/state/er-dev"), "HOME")),
             None => Err(StateError::Nowhere),
         }
     }
@@ -113,9 +125,24 @@ impl StateDir {
         make(path)?;
         check_owner(path)?;
         let absolute = path.canonicalize().map_err(|error| io_error(path, error))?;
+        check_above(&absolute)?;
         let state = Self(absolute);
         state.check_form()?;
         Ok(state)
+    }
+
+    /// Whether the directory that is at this path could be used, and what is wrong if not. Changes nothing.
+    pub fn examine(path: &Path) -> Result<(), StateError> {
+        check_owner(path)?;
+        check_above(&path.canonicalize().map_err(|error| io_error(path, error))?)?;
+        match fs::read_to_string(path.join("version")) {
+            Ok(text) if text.trim().is_empty() || text.trim() == VERSION => {}
+            Ok(text) => return Err(form_error(path, &text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(path, error)),
+        }
+        rustix::fs::access(path, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| io_error(path, error.into()))
     }
 
     fn check_form(&self) -> Result<(), StateError> {
@@ -124,10 +151,7 @@ impl StateDir {
             Ok(text) if text.trim() == VERSION => Ok(()),
             // A write that a full disk cut short left this; what else lies here says what it is by itself.
             Ok(text) if text.trim().is_empty() => Ok(()),
-            Ok(text) => Err(StateError::Form {
-                path: self.0.clone(),
-                found: text.trim().chars().take(20).collect(),
-            }),
+            Ok(text) => Err(form_error(&self.0, &text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let Err(error) = write(&path, VERSION) {
                     tracing::debug!(path = %path.display(), %error, "not written");
@@ -217,6 +241,11 @@ impl StateDir {
         remove_in(&self.0.join("run"), is_socket)?;
         let is_budget = |name: &str| matches!(name, "budget" | "line") || name.starts_with("slot-");
         remove_in(&self.budget(), is_budget)?;
+        let is_lock = |name: &str| {
+            let hex = name.strip_suffix(".lock").unwrap_or_default();
+            hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        remove_in(&self.0.join("builds"), is_lock)?;
         for name in ["instance", "version"] {
             remove(&self.0.join(name))?;
         }
@@ -227,6 +256,14 @@ impl StateDir {
     /// The directory of the budget of requests. The gate makes it, and goes on slowly where it cannot.
     pub fn budget(&self) -> PathBuf {
         self.0.join("budget.d")
+    }
+
+    /// The file whose lock a run of this command in this directory holds. The run makes it.
+    pub fn build_lock(&self, dir: &Path, command: &str) -> PathBuf {
+        let digest = Digest::of(format!("{}\0{command}", dir.display()).as_bytes());
+        self.0
+            .join("builds")
+            .join(format!("{}.lock", &digest.hex()[..16]))
     }
 
     /// Which er-dev this is; drawn once and kept. Where it cannot be kept, it is another one each time, which costs
@@ -262,6 +299,13 @@ impl StateDir {
         file.rewind()?;
         file.write_all(format!("{}\n", drawn.as_str()).as_bytes())?;
         Ok(drawn.clone())
+    }
+}
+
+fn form_error(path: &Path, text: &str) -> StateError {
+    StateError::Form {
+        path: path.to_owned(),
+        found: text.trim().chars().take(20).collect(),
     }
 }
 
@@ -326,6 +370,18 @@ fn check_owner(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
+/// Checks that nobody else can take the directory away. In one such as `/tmp` nobody can touch what belongs to another.
+fn check_above(path: &Path) -> Result<(), StateError> {
+    let Some(above) = path.parent() else {
+        return Ok(());
+    };
+    let meta = fs::metadata(above).map_err(|error| io_error(above, error))?;
+    match meta.mode() & 0o1002 {
+        0o0002 => Err(StateError::UnsafeAbove(above.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 fn make(path: &Path) -> Result<(), StateError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -370,6 +426,23 @@ mod tests {
     }
 
     #[test]
+    fn t15_a_directory_that_everybody_could_put_another_one_in_the_place_of_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode));
+        mode(0o777).unwrap();
+        let error = StateDir::open(&state).unwrap_err();
+        assert!(matches!(error, StateError::UnsafeAbove(_)), "{error}");
+        assert!(StateDir::examine(&state).is_err());
+        assert!(error.help().contains("--state-dir"));
+        for safe in [0o1777, 0o775, 0o755] {
+            mode(safe).unwrap();
+            assert!(StateDir::open(&state).is_ok(), "{safe:o}");
+            assert!(StateDir::examine(&state).is_ok(), "{safe:o}");
+        }
+    }
+
+    #[test]
     fn what_er_dev_did_not_make_survives_a_removal_whatever_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -382,6 +455,7 @@ mod tests {
             "h/hello/letter",
             "run/mine.txt",
             "budget.d/household",
+            "builds/plan.lock",
             "photos/cat.jpg",
         ];
         others.iter().for_each(|name| write(name));
@@ -394,6 +468,7 @@ mod tests {
             "h/hello/step.lock",
             "h/hello/journal.0.json",
             "budget.d/slot-3",
+            "builds/0123456789abcdef.lock",
             &socket,
         ];
         ours.iter().for_each(|name| write(name));

@@ -5,11 +5,15 @@
 
 mod common;
 
+mod builds;
+mod canaries;
 mod changes;
 mod cli;
 mod company;
 mod control;
+mod doctor;
 mod explain;
+mod globs;
 mod keys;
 mod kills;
 mod limits;
@@ -21,6 +25,7 @@ mod missing;
 mod model;
 mod names;
 mod network;
+mod permissions;
 mod pruning;
 mod restore;
 mod roots;
@@ -28,6 +33,7 @@ mod rotation;
 mod saves;
 mod service;
 mod shapes;
+mod shown;
 mod soak;
 mod sources;
 mod staging;
@@ -37,3 +43,4 @@ mod terminal;
 mod tidy;
 mod tls;
 mod torn;
+mod trust;

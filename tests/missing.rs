@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use crate::common::disk::{NEVER, off};
 use crate::common::{Bed, code, has, long, say};
@@ -54,7 +55,9 @@ async fn a15_a_file_that_comes_and_goes_all_the_time_costs_one_line_at_most() {
     let mut watch = bed.watch(&[]).await;
     let rounds = if long() { 20_000 } else { 2_000 };
     let (entry, away) = (bed.entry("hello"), bed.path("away"));
-    off(move || {
+    // On a busy machine the writer itself may pause for longer than a quiet time, and the file is missing then.
+    let pauses = off(move || {
+        let (mut pauses, mut last) = (0, Instant::now());
         for round in 0..rounds {
             fs::write(&entry, code("hello", 10 + round % 7)).unwrap();
             match round % 3 {
@@ -62,13 +65,17 @@ async fn a15_a_file_that_comes_and_goes_all_the_time_costs_one_line_at_most() {
                 1 => fs::rename(&entry, &away).unwrap(),
                 _ => {}
             }
+            pauses += usize::from(last.elapsed() > Duration::from_millis(50));
+            last = Instant::now();
         }
         fs::write(&entry, code("hello", 1)).unwrap();
+        pauses
     })
     .await;
     bed.until_newest_is("hello", &code("hello", 1)).await;
     bed.fence(&mut watch).await;
-    assert!(watch.count("error", "hello") <= 1);
+    let errors = watch.count("error", "hello");
+    assert!(errors <= 1 + pauses, "{errors} lines, {pauses} pauses");
     watch.stop().await;
 }
 

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 /// Files that touch nothing: no file, socket, clock or random number. Time is an argument there.
 const PURE: &[&str] = &[
     "routine.rs",
+    "environment.rs",
+    "build/turns.rs",
     "watch/select.rs",
+    "watch/claims.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
     "watch/runtime.rs",
     "watch/secrets.rs",
+    "watch/wanted.rs",
     "pipeline/queue.rs",
     "pipeline/schedule.rs",
     "revision/git/index.rs",
@@ -22,8 +26,11 @@ const PURE: &[&str] = &[
     "revision/protocol/knowledge/listing.rs",
     "revision/protocol/knowledge/requests.rs",
     "revision/protocol/staging.rs",
+    "config/origin.rs",
+    "environment.rs",
     "cloud/error.rs",
     "cloud/credentials/answer.rs",
+    "cloud/credentials/document.rs",
     "cloud/credentials/looks.rs",
     "cloud/credentials/means.rs",
     "cloud/time.rs",
@@ -85,12 +92,23 @@ const WORLD: &[&str] = &[
 /// What each room may name of the crate, besides itself. `commands` and what starts it may name everything.
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
+    ("environment", &[]),
     ("clock", &[]),
+    ("environment", &[]),
+    ("secrets", &[]),
+    ("process", &["report", "secrets"]),
     ("config", &["routine"]),
     ("watch", &["routine", "clock", "config"]),
-    ("pipeline", &["routine", "clock", "report", "revision"]),
+    ("build", &["routine", "environment"]),
+    (
+        "pipeline",
+        &["routine", "clock", "report", "revision", "build"],
+    ),
     ("revision", &["routine", "clock", "cloud", "config"]),
-    ("cloud", &["routine", "clock", "config"]),
+    (
+        "cloud",
+        &["routine", "clock", "config", "environment", "secrets"],
+    ),
     ("report", &["routine"]),
     ("control", &["routine", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),
@@ -178,6 +196,23 @@ fn a_room_names_only_what_lies_to_its_right() {
                     "{name} names {named}: {line}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn nothing_turns_the_check_of_certificates_off() {
+    for (name, source) in sources().iter().filter(|(name, _)| !is_test(name)) {
+        for line in code(source) {
+            let off = [
+                "danger_accept",
+                "dangerous()",
+                "NoCertificateVerification",
+                "insecure",
+            ]
+            .iter()
+            .any(|word| line.contains(word));
+            assert!(!off, "{name}: {line}");
         }
     }
 }

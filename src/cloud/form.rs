@@ -11,6 +11,7 @@ use reqwest::multipart;
 use serde_json::Value;
 
 use crate::routine::Code;
+use crate::secrets;
 
 use super::error::{self, Answer, Class, CloudError};
 use super::http::{self, Body};
@@ -116,13 +117,13 @@ impl Form {
                 .iter()
                 .any(|part| name.contains(part))
         };
-        let mut text = text.to_owned();
-        for (_, value) in self.fields.iter().filter(secret) {
-            if !value.is_empty() {
-                text = text.replace(value, "***");
-            }
-        }
-        text
+        let rights = self.fields.iter().filter(secret);
+        let rights: Vec<&str> = rights.map(|(_, value)| value.as_str()).collect();
+        secrets::in_answer(text, &|text| {
+            let text = secrets::without(text, rights.iter().copied());
+            // It was never told a key. Whoever stands in its place may have been.
+            secrets::scrub(&text)
+        })
     }
 }
 

@@ -6,7 +6,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hyper_util::client::proxy::matcher::Matcher;
+
 use crate::clock;
+use crate::config::Endpoint;
 
 use super::Authorities;
 use super::error::{self, Class, CloudError, NO_TLS};
@@ -106,6 +109,24 @@ impl Client {
     }
 }
 
+/// The proxy that the client uses for an address, by the code that the client itself uses, without its password.
+pub(super) fn proxy_of(endpoint: &Endpoint) -> Option<String> {
+    if endpoint.loopback {
+        return None;
+    }
+    let address = endpoint.url.parse().ok()?;
+    let proxy = Matcher::from_system().intercept(&address)?;
+    let hidden = match proxy.basic_auth().is_some() || proxy.raw_auth().is_some() {
+        true => "***@",
+        false => "",
+    };
+    let scheme = proxy.uri().scheme_str().unwrap_or("http");
+    let host = proxy.uri().host().unwrap_or_default();
+    let port = proxy.uri().port_u16();
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{hidden}{host}{port}"))
+}
+
 /// Makes a client. For an API on this machine no proxy and no certificate of the system is looked at, since neither
 /// has a part in it.
 fn client(loopback: bool, authorities: &Authorities) -> Result<reqwest::Client, reqwest::Error> {
@@ -170,7 +191,11 @@ async fn send(
         }
         bytes.extend_from_slice(&chunk);
     }
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    // Without a copy, since it may be the answer that hands out a key.
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
     Ok(Body {
         status,
         text,

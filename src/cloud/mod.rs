@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::clock;
-use crate::config::{Limits, Service};
+use crate::config::{Endpoint, Limits, Service};
 use crate::routine::{Code, Revision, RoutineName};
 
 pub mod credentials;
@@ -123,6 +123,11 @@ pub enum AuthoritiesError {
 }
 
 impl Authorities {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Reads a file in PEM form.
     pub fn read(path: &Path) -> Result<Self, AuthoritiesError> {
         let bytes = std::fs::read(path).map_err(|error| AuthoritiesError::Io {
@@ -208,6 +213,18 @@ impl Cloud {
     /// How far this machine's clock is known to be off.
     pub fn clock_offset(&self) -> time::Offset {
         self.rpc.clock.offset()
+    }
+
+    /// How far this machine's clock was from the service's at its last answer; `None` before the first one. The service
+    /// tells its time in whole seconds.
+    pub fn clock_seen(&self) -> Option<time::Offset> {
+        self.rpc.clock.seen()
+    }
+
+    /// The proxy of the environment that requests to an address go through, without its password; `None` if they go
+    /// straight there.
+    pub fn proxy_of(endpoint: &Endpoint) -> Option<String> {
+        http::proxy_of(endpoint)
     }
 
     /// How the budget of requests stands that is shared with other processes.

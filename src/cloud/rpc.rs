@@ -19,6 +19,7 @@ use super::time::WallClock;
 use super::{Timeouts, http};
 use crate::clock;
 use crate::config::{Service, Signature};
+use crate::secrets;
 
 /// The version of the API that is spoken.
 const VERSION: &str = "2018-01-15";
@@ -168,6 +169,9 @@ impl Rpc {
                 retry_after: answer.retry_after,
             };
             let mut error = error::of_api(operation, told);
+            if let (Some(date), true) = (answer.date, error.request_id.is_some()) {
+                self.clock.see(date, SystemTime::now());
+            }
             if error.class == Class::Throttled {
                 self.gate.throttled().await;
             }
@@ -183,7 +187,12 @@ impl Rpc {
             return Err(error);
         }
         match serde_json::from_str::<Value>(&answer.text) {
-            Ok(value) if value.get("RequestId").is_some() => Ok(value),
+            Ok(value) if value.get("RequestId").is_some() => {
+                if let Some(date) = answer.date {
+                    self.clock.see(date, SystemTime::now());
+                }
+                Ok(value)
+            }
             _ => Err(CloudError::unusable(
                 Class::Ambiguous,
                 operation,
@@ -222,14 +231,9 @@ pub(super) fn scrubbed(credentials: &Credentials, text: &str) -> String {
     let token = credentials.token();
     let token = token.map_or("", |token| token.expose_secret());
     let secret = credentials.secret().expose_secret();
-    let mut text = text.to_owned();
-    for hidden in [secret, token, &credentials.id] {
-        if !hidden.is_empty() {
-            text = text.replace(hidden, "***");
-            text = text.replace(&sign::encode(hidden), "***");
-        }
-    }
-    text
+    secrets::in_answer(text, &|text| {
+        secrets::without(text, [secret, token, &credentials.id])
+    })
 }
 
 /// A random UUID (version 4), fresh for every attempt: the service refuses a nonce it has seen.
@@ -250,6 +254,50 @@ pub(super) fn nonce() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_may_repeat_a_key_in_any_writing_and_it_is_not_repeated_here() {
+        let canary = |name: &str| format!("{name}+/={:032x}", fastrand::u128(..));
+        let (id, secret, token) = (canary("id"), canary("secret"), canary("token"));
+        let env = [
+            ("ALICLOUD_ACCESS_KEY_ID", id.clone()),
+            ("ALICLOUD_ACCESS_KEY_SECRET", secret.clone()),
+            ("ALICLOUD_SECURITY_TOKEN", token.clone()),
+        ];
+        let env = move |name: &str| {
+            let found = env.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.clone())
+        };
+        let found = Keys::find(
+            Arc::new(env),
+            None,
+            true,
+            super::super::Authorities::default(),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let key = runtime.block_on(found).unwrap().present();
+        for part in [&id, &secret, &token] {
+            let once = sign::encode(part);
+            let escaped: String = part
+                .chars()
+                .map(|c| format!("\\u{:04x}", c as u32))
+                .collect();
+            let slashed = part.replace('/', "\\/");
+            let twice = sign::encode(&once);
+            for written in [part, &once, &twice, &escaped, &slashed] {
+                let body = format!("{{\"Message\":\"you sent {written} to us\"}}");
+                let expected = "{\"Message\":\"you sent *** to us\"}";
+                assert_eq!(scrubbed(&key.credentials, &body), expected);
+            }
+            let xml = format!("<Message>{part} {twice}</Message>");
+            assert_eq!(
+                scrubbed(&key.credentials, &xml),
+                "<Message>*** ***</Message>"
+            );
+        }
+    }
 
     #[test]
     fn a_nonce_is_a_random_uuid_and_never_the_same() {

@@ -32,6 +32,8 @@ struct Known {
     offset: Offset,
     /// Both clocks when they were last looked at.
     last: Option<(SystemTime, Moment)>,
+    /// How far the wall clock was from the service's when that last said its time.
+    seen: Option<Offset>,
 }
 
 impl WallClock {
@@ -75,6 +77,17 @@ impl WallClock {
         }
         known.offset = offset;
         true
+    }
+
+    /// Takes note of the service's time in an answer that came at this time of the wall clock.
+    pub(super) fn see(&self, service: SystemTime, wall: SystemTime) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.seen = Some(difference(service, wall));
+    }
+
+    /// How far the wall clock was from the service's, which tells its time in seconds, when it last did.
+    pub(super) fn seen(&self) -> Option<Offset> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).seen
     }
 
     /// The correction in use.

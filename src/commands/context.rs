@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use crate::build::Build;
 use crate::cli::Common;
 use crate::cloud::credentials::Credentials;
 use crate::cloud::credentials::keys::Keys;
 use crate::cloud::{Authorities, Cloud, Timeouts};
-use crate::config::{Config, Endpoint, Routine};
+use crate::config::{Config, Endpoint, Made, Routine};
 use crate::emulator::{Emulator, Options};
+use crate::environment;
 use crate::report::class::Class;
 use crate::report::{Event, Report};
 use crate::revision::deploy::{Session, Settings};
@@ -29,7 +31,9 @@ pub(super) struct Context {
     pub(super) cloud: Arc<Cloud>,
     pub(super) state: StateDir,
     pub(super) keys: Arc<Keys>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
+    /// Whether all routines were asked for.
+    all: bool,
     /// What a run on the emulator takes with it when it ends.
     ground: Option<Ground>,
 }
@@ -40,6 +44,9 @@ struct Ground {
     _state: TempDir,
 }
 
+/// The watch locks of routines.
+pub(super) type WatchLocks = BTreeMap<RoutineName, WatchLock>;
+
 /// What a command changes about the configuration.
 #[derive(Default)]
 pub(super) struct Choice<'a> {
@@ -49,6 +56,8 @@ pub(super) struct Choice<'a> {
     pub(super) emulator: bool,
     /// Whether to change nothing on the service.
     pub(super) dry_run: bool,
+    /// Whether files come and go while the command runs, so that it tells itself which of them cannot be routines.
+    pub(super) watches: bool,
     /// How many versions are left at rest, if not as many as the configuration says.
     pub(super) keep: Option<usize>,
 }
@@ -57,6 +66,11 @@ impl Context {
     /// Reads the configuration and the key. Makes no request.
     pub(super) async fn open(common: &Common, choice: Choice<'_>) -> Result<Self, Failure> {
         let mut config = load(common)?;
+        if !choice.watches {
+            for (what, help) in &config.refused {
+                tracing::warn!("{what}; {help}");
+            }
+        }
         choose(&mut config, choice.routines)?;
         if let Some(keep) = choice.keep {
             let cap = config.revisions.cap;
@@ -66,12 +80,7 @@ impl Context {
                 ))
             })?;
         }
-        let authorities = match &common.ca_file {
-            Some(path) => {
-                Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))?
-            }
-            None => Authorities::default(),
-        };
+        let authorities = authorities(common)?;
         let mut ground = None;
         let (keys, state) = if choice.emulator {
             let (emulator, state) = start_emulator(&config).await?;
@@ -124,6 +133,7 @@ impl Context {
             keys,
             settings: Arc::new(settings),
             config,
+            all: choice.routines.is_empty(),
             ground,
         })
     }
@@ -161,37 +171,101 @@ impl Context {
             .map_err(state_failure)
     }
 
-    /// Takes the watch lock of every routine, or says which one another er-dev watches. Where the state directory does
-    /// not allow for locks, watching goes on without.
-    pub(super) fn watch_locks(&self) -> Result<Vec<WatchLock>, Failure> {
-        let take = |routine: &Routine| {
+    /// Takes the watch lock of every routine, or says which one another er-dev watches. Of those that fit a pattern the
+    /// ones that cannot be had are left out and returned. Where the state directory does not allow for locks, watching
+    /// goes on without.
+    pub(super) fn watch_locks(&self) -> Result<(WatchLocks, Vec<Routine>), Failure> {
+        let mut locks = WatchLocks::new();
+        let mut held = Vec::new();
+        for routine in &self.config.routines {
             let dir = self
                 .state
                 .routine(&self.config.service.endpoint, &routine.name)
                 .map_err(state_failure)?;
             match lock::watch(&dir) {
-                Ok(lock) => Ok(Some(lock)),
-                Err(error @ LockError::Held(_)) => Err(Failure::new(
-                    Class::Locked,
-                    format!(
-                        "`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`",
-                        routine.name
-                    ),
-                )),
+                Ok(lock) => {
+                    locks.insert(routine.name.clone(), lock);
+                }
+                Err(LockError::Held(_)) if routine.glob.is_some() => held.push(routine.clone()),
+                Err(error @ LockError::Held(_)) => {
+                    return Err(Failure::new(
+                        Class::Locked,
+                        format!(
+                            "`{}` is being watched already: {error}\n= help: stop that one, or leave the routine out with `--routine`",
+                            routine.name
+                        ),
+                    ));
+                }
                 Err(error @ LockError::Io { .. }) => {
                     tracing::warn!(routine = %routine.name, %error, "no watch lock");
-                    Ok(None)
                 }
             }
-        };
-        let locks: Result<Vec<Option<WatchLock>>, Failure> =
-            self.config.routines.iter().map(take).collect();
-        Ok(locks?.into_iter().flatten().collect())
+        }
+        Ok((locks, held))
     }
 
     /// What the watcher and the reader of sources need to know.
     pub(super) fn targets(&self) -> Vec<watch::Target> {
-        self.config.routines.iter().map(target).collect()
+        let routines = self.config.routines.iter();
+        let all = routines.chain(&self.config.contested);
+        all.map(target).collect()
+    }
+
+    /// The builds that are to run; none in a dry run, which changes nothing on the disk either.
+    pub(super) fn builds(&self) -> Vec<Build> {
+        if self.settings.dry_run {
+            return Vec::new();
+        }
+        let dir = self.config.dir();
+        let build = |Made {
+                         build,
+                         routines,
+                         globs,
+                     }: Made<'_>| Build {
+            command: build.command.clone(),
+            dir: dir.to_owned(),
+            timeout: build.timeout,
+            environment: environment::of_build(dir, env),
+            lock: self.state.build_lock(dir, &build.command),
+            routines: routines.iter().map(|it| it.name.clone()).collect(),
+            entries: routines.iter().map(|it| it.entry.clone()).collect(),
+            globs,
+        };
+        self.made().map(build).collect()
+    }
+
+    /// What these builds read.
+    pub(super) fn inputs(&self) -> Vec<watch::Inputs> {
+        if self.settings.dry_run {
+            return Vec::new();
+        }
+        inputs(&self.config, self.made())
+    }
+
+    /// In a dry run says which builds do not run.
+    pub(super) fn tell_unbuilt(&self, report: &mut Report) {
+        if !self.settings.dry_run {
+            return;
+        }
+        for made in self.made() {
+            for routine in made.routines {
+                report.tell(&Event::Planned {
+                    routine: routine.name.clone(),
+                    action: "build",
+                    detail: format!(
+                        "with `{}`, and takes the entry as it is",
+                        made.build.command
+                    ),
+                    saves: None,
+                });
+            }
+        }
+    }
+
+    /// The builds of what was asked for.
+    fn made(&self) -> impl Iterator<Item = Made<'_>> {
+        let made = self.config.builds().into_iter();
+        made.filter(|made| self.all || !made.routines.is_empty())
     }
 
     /// What is asked of code that is to go up.
@@ -212,22 +286,46 @@ impl Context {
 
 /// What the watcher needs to know of a routine.
 pub(super) fn target(routine: &Routine) -> watch::Target {
-    watch::Target {
-        routine: routine.name.clone(),
-        entry: routine.entry.clone(),
-        root: routine.root.clone(),
-        check: routine.check,
-        follow: routine.follow,
-    }
+    watch::Target::of(routine)
+}
+
+/// What the watcher needs to know of builds.
+pub(super) fn inputs<'a>(
+    config: &Config,
+    made: impl IntoIterator<Item = Made<'a>>,
+) -> Vec<watch::Inputs> {
+    let inputs = |(number, made): (usize, Made<'_>)| watch::Inputs {
+        build: number,
+        dir: config.dir().to_owned(),
+        patterns: made.build.watch.clone(),
+    };
+    made.into_iter().enumerate().map(inputs).collect()
+}
+
+/// Whom a server is believed by, besides the system's certificate authorities.
+pub(super) fn authorities(common: &Common) -> Result<Authorities, Failure> {
+    let Some(path) = &common.ca_file else {
+        return Ok(Authorities::default());
+    };
+    Authorities::read(path).map_err(|e| Failure::new(Class::Config, e.to_string()))
 }
 
 pub(super) fn state_failure(error: StateError) -> Failure {
     Failure::new(Class::State, format!("{error}\n= help: {}", error.help()))
 }
 
-/// Keeps only the routines that were asked for.
+/// Keeps only the routines that were asked for. Then no file that comes later is one of them.
 fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
     for name in asked {
+        if let Some(routine) = config.contested.iter().find(|it| it.name == *name) {
+            return Err(Failure::new(
+                Class::Config,
+                format!(
+                    "`{}` is not the only file that would be the routine `{name}`\n= help: rename or remove all but one of them",
+                    routine.shown
+                ),
+            ));
+        }
         if !config.routines.iter().any(|routine| routine.name == *name) {
             let known: Vec<&str> = config
                 .routines
@@ -242,6 +340,7 @@ fn choose(config: &mut Config, asked: &[RoutineName]) -> Result<(), Failure> {
         }
     }
     if !asked.is_empty() {
+        config.contested.clear();
         config
             .routines
             .retain(|routine| asked.contains(&routine.name));

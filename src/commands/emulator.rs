@@ -5,7 +5,8 @@ use crate::emulator::world::Settings;
 use crate::emulator::{Emulator, Options};
 use crate::report::Report;
 
-use super::{Failure, signals};
+use super::Failure;
+use super::signals::Signals;
 
 /// Runs until a signal.
 pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8, Failure> {
@@ -22,7 +23,8 @@ pub(super) async fn run(flags: cli::Emulator, report: &mut Report) -> Result<u8,
         settings,
         faults: flags.faults,
     };
-    let stop = signals::at(1)?;
+    let signals = Signals::listen()?;
+    let stop = signals.at(1);
     let emulator = Emulator::start(options).await.map_err(Failure::other)?;
     report.print(&format!(
         "the emulator listens on {endpoint}; it ends with this program and forgets everything\n\

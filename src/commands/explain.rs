@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::{self, Common};
-use crate::config::{Config, Routine};
+use crate::config::{Build, Config, Pattern, Routine};
 use crate::report::class::Class;
 use crate::report::json::line;
 use crate::report::standing::Routine as Standing;
@@ -32,8 +32,15 @@ pub(super) async fn run(
     let config = load(common)?;
     let here = std::env::current_dir().map_err(Failure::other)?;
     let targets: Vec<_> = config.routines.iter().map(context::target).collect();
-    let explained = explain(&targets, &config.watch, &flags.paths, &here)
-        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    let explained = explain(
+        &targets,
+        &context::inputs(&config, config.builds()),
+        &config.globs,
+        &config.watch,
+        &flags.paths,
+        &here,
+    )
+    .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
     let running = running(common).await;
     let as_json = flags.json || common.format == Format::Json;
     for (index, (given, explained)) in flags.paths.iter().zip(&explained).enumerate() {
@@ -125,8 +132,16 @@ impl Page<'_> {
         match &explained.verdict {
             Verdict::Entry { .. } => tell("Entry", GOOD, &reason),
             Verdict::Target(_) => tell("Target", GOOD, &reason),
+            _ if !explained.inputs.is_empty() => {}
             Verdict::Ignored(_) => tell("Ignored", CARE, &reason),
             Verdict::Other { .. } => tell("Other", NEWS, &reason),
+        }
+        for (build, pattern) in &explained.inputs {
+            tell("Input", GOOD, &self.input(*build, pattern));
+        }
+        for (build, of) in self.makers() {
+            let (command, of) = (escape(&build.command), list(&of));
+            tell("Made", NEWS, &format!("by `{command}` for {of}"));
         }
         if let Some(Real { path, kind }) = &explained.real {
             let kind = kind.map_or("which leads nowhere", Kind::words);
@@ -162,14 +177,51 @@ impl Page<'_> {
         out
     }
 
+    /// The builds that make the entry, if the path is one, each with its routines.
+    fn makers(&self) -> Vec<(&Build, Vec<RoutineName>)> {
+        let is_entry =
+            |routine: &&Routine| self.entries.iter().any(|(it, _)| it.name == routine.name);
+        let mut makers = Vec::new();
+        for made in self.config.builds() {
+            let of = made.routines.into_iter().filter(is_entry);
+            let of: Vec<RoutineName> = of.map(|routine| routine.name.clone()).collect();
+            if !of.is_empty() {
+                makers.push((made.build, of));
+            }
+        }
+        makers
+    }
+
+    fn input(&self, build: usize, pattern: &Pattern) -> String {
+        let command = self
+            .config
+            .builds()
+            .get(build)
+            .map(|made| escape(&made.build.command));
+        let command = command.unwrap_or_default();
+        let config = self.shown(&self.config.file);
+        let (text, line) = (escape(&pattern.text), pattern.line);
+        format!(
+            "of the build `{command}` by `{text}` in {config}:{line}: it runs when this changes"
+        )
+    }
+
     /// Why the verdict is what it is: what is said behind its name.
     fn reason(&self) -> String {
+        if let (Verdict::Ignored(_) | Verdict::Other { .. }, [(build, pattern), ..]) =
+            (&self.explained.verdict, &self.explained.inputs[..])
+        {
+            return self.input(*build, pattern);
+        }
         let holds = list(&self.explained.holds);
         match &self.explained.verdict {
             Verdict::Entry { despite, .. } => {
                 let config = self.shown(&self.config.file);
                 let of = |(routine, _): &Entry<'_>| {
-                    format!("of {} ({config}:{})", routine.name, routine.line)
+                    let glob = routine.glob.and_then(|glob| self.config.globs.get(glob));
+                    let by = glob.map(|glob| format!(", by `{}`", escape(&glob.pattern.text)));
+                    let by = by.unwrap_or_default();
+                    format!("of {}{by} ({config}:{})", routine.name, routine.line)
                 };
                 let entries: Vec<String> = self.entries.iter().map(of).collect();
                 let despite = despite
@@ -189,11 +241,36 @@ impl Page<'_> {
             Verdict::Other { .. } if !holds.is_empty() => {
                 format!("a directory never goes up; the entries in it do: {holds}")
             }
+            Verdict::Other { .. } if !self.explained.fits.is_empty() => self.fitting(),
             Verdict::Other { kept } => {
                 let why = self.why_not(kept.as_ref());
                 format!("nothing happens when it changes, because {why}")
             }
         }
+    }
+
+    /// What is said of a path that fits patterns and is no entry: nothing is there, or several files have one name.
+    fn fitting(&self) -> String {
+        let config = self.shown(&self.config.file);
+        let fit = self.explained.fits.iter();
+        let fit = fit.filter_map(|&glob| self.config.globs.get(glob));
+        let fit = fit.map(|glob| {
+            let (text, line) = (escape(&glob.pattern.text), glob.pattern.line);
+            let shown = self.explained.path.strip_prefix(glob.dir());
+            let shown = shown.unwrap_or(&self.explained.path);
+            let named = format!("`{}`", shown.display());
+            let mut refused = self.config.refused.iter();
+            let then = match (
+                refused.find(|it| it.0.contains(&named)),
+                glob.routine(shown),
+            ) {
+                (Some((what, _)), _) => format!("but {}", escape(what)),
+                (None, Ok(routine)) => format!("and would be the routine {}", routine.name),
+                (None, Err(error)) => format!("but {error}"),
+            };
+            format!("it fits `{text}` ({config}:{line}), {then}")
+        });
+        fit.collect::<Vec<_>>().join("; ")
     }
 
     fn why_not(&self, kept: Option<&Rule>) -> String {
@@ -240,6 +317,7 @@ impl Page<'_> {
         let (verdict, rule, target_of) = match &explained.verdict {
             Verdict::Entry { despite, .. } => ("entry", despite.as_ref(), none),
             Verdict::Target(routines) => ("target", None, routines.as_slice()),
+            _ if !explained.inputs.is_empty() => ("input", None, none),
             Verdict::Ignored(rule) => ("ignored", Some(rule), none),
             Verdict::Other { kept } => ("other", kept.as_ref(), none),
         };
@@ -252,6 +330,18 @@ impl Page<'_> {
                 "bytes": code.as_ref().ok(),
                 "problem": code.as_ref().err(),
             })
+        };
+        let input = |(build, pattern): &(usize, Pattern)| {
+            json!({
+                "build": self.config.builds().get(*build).map(|made| &made.build.command),
+                "pattern": pattern.text,
+                "file": self.config.file.to_string_lossy(),
+                "line": pattern.line,
+            })
+        };
+        let fit = |&glob: &usize| {
+            let pattern = &self.config.globs.get(glob)?.pattern;
+            Some(input(&(glob, pattern.clone())))
         };
         let leads_to =
             |real: &Real| json!({ "path": real.path.to_string_lossy(), "kind": real.kind });
@@ -267,6 +357,9 @@ impl Page<'_> {
             "rule": rule.map(|rule| self.rule_object(rule)),
             "entries": self.entries.iter().map(entry).collect::<Vec<_>>(),
             "target_of": target_of,
+            "made_by": self.makers().iter().map(|(build, _)| &build.command).collect::<Vec<_>>(),
+            "inputs": explained.inputs.iter().map(input).collect::<Vec<_>>(),
+            "fits": explained.fits.iter().filter_map(fit).collect::<Vec<_>>(),
             "routines": explained.routines,
             "backend": self.backend.0,
             "backend_why": self.backend.1,

@@ -7,6 +7,7 @@ use crate::cli::{Cli, Command, Common, Config};
 use crate::report::Report;
 use crate::report::class::Class;
 
+mod arrivals;
 mod commit;
 mod condition;
 mod config;
@@ -14,8 +15,10 @@ mod context;
 mod daemons;
 mod deploy;
 mod diff;
+mod doctor;
 mod emulator;
 mod explain;
+mod key;
 mod one;
 mod pin;
 mod problem;
@@ -96,6 +99,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Purge(flags) => purge::run(&common, &flags, &mut report),
         Command::Emulator(flags) => emulator::run(flags, &mut report).await,
         Command::Config(Config::Check) => config::check(&common, &mut report),
+        Command::Config(Config::Show(flags)) => config::show(&common, &flags, &mut report).await,
+        Command::Doctor(flags) => doctor::run(&common, &flags, &mut report).await,
     }
 }
 
@@ -104,11 +109,14 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Finds and reads the configuration.
+/// Finds and reads the configuration, and looks which files fit its patterns.
 fn load(common: &Common) -> Result<crate::config::Config, Failure> {
     let invalid =
         |error: crate::config::ConfigError| Failure::new(Class::Config, error.to_string());
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let file = crate::config::find(common.config.as_deref(), &here).map_err(invalid)?;
-    crate::config::load(&file, &common.allow_endpoint).map_err(invalid)
+    let mut config = crate::config::load(&file, &common.allow_endpoint).map_err(invalid)?;
+    crate::watch::globs::expand(&mut config)
+        .map_err(|error| Failure::new(Class::Config, error.to_string()))?;
+    Ok(config)
 }

@@ -88,8 +88,8 @@ async fn prune(
     let (left, stay) = pruned.await?;
     if let Some(trouble) = session.trouble() {
         let (class, help) = match trouble {
-            Trouble::State(_) | Trouble::Vault(_) => (Class::State, MAKE_ROOM),
-            Trouble::Permission(_) => (Class::Credentials, "let the key delete versions"),
+            Trouble::State(_) | Trouble::Vault(_) => (Class::State, MAKE_ROOM.to_owned()),
+            Trouble::Permission(error) => (Class::Credentials, error.help()),
         };
         let text = format!("{name}: not pruned: {trouble}\n= help: {help}");
         return Err(Failure::new(class, text));

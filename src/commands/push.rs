@@ -7,15 +7,17 @@ use tokio::sync::mpsc;
 use crate::cli::{self, Common};
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Rekeyed, Until, Work};
+use crate::pipeline::guests::Arrivals;
 use crate::pipeline::viewer::Viewer;
 use crate::report::Report;
 use crate::revision::deploy::Session;
 
+use super::Failure;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Hint, Manner, carry_out, looks};
+use super::signals::Signals;
 use super::watch::{exit_code, tell_done};
-use super::{Failure, signals};
 
 /// Runs until every routine is up to date, has failed, or the time is up.
 pub(super) async fn run(
@@ -47,6 +49,8 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(),
+        arrivals: Arrivals::nobody(),
         sightings,
         asked: Asked::nobody(),
         holds: Session::holds,
@@ -56,7 +60,8 @@ pub(super) async fn run(
         drain: context.config.daemon.drain,
     };
     let deploy = |job, session, tell| carry_out(job, session, tell, manner.clone());
-    let finished = daemon::run(work, deploy, report, signals::at(1)?, signals::at(2)?)
+    let signals = Signals::listen()?;
+    let finished = daemon::run(work, deploy, report, signals.at(1), signals.at(2))
         .await
         .map_err(Failure::other)?;
     tell_done(&context, &finished, begun, report);

@@ -26,8 +26,9 @@ use crate::watch;
 use super::condition::Condition;
 use super::context::{Choice, Context};
 use super::deploy::{Hint, Manner, carry_out};
+use super::signals::Signals;
 use super::terminal::{self, Terminal};
-use super::{Failure, daemons, deploy as deploying, problem, revisions, signals};
+use super::{Failure, daemons, deploy as deploying, problem, revisions};
 
 /// How long the first listings may take before watching begins without them.
 const FIRST_LISTINGS: Duration = Duration::from_secs(15);
@@ -52,12 +53,13 @@ pub(super) async fn run(
         routines: &flags.routines,
         emulator: flags.emulator,
         dry_run: flags.dry_run,
+        watches: !flags.once,
         ..Choice::default()
     };
     let context = Context::open(common, choice).await?;
-    let stop = signals::at(1)?;
-    let abort = signals::at(2)?;
-    let locks = context.watch_locks()?;
+    let signals = Signals::listen()?;
+    let (stop, abort) = (signals.at(1), signals.at(2));
+    let (mut locks, held) = context.watch_locks()?;
     context.tell_start(report);
     let (sender, sightings) = mpsc::channel(SIGHTINGS);
     let (watching, first) = if flags.once {
@@ -67,7 +69,8 @@ pub(super) async fn run(
             deploying::looks(context.config.routines.iter().map(|routine| &routine.name)),
         )
     } else {
-        let (watching, first) = start_watching(&context, sender)?;
+        let all = flags.routines.is_empty();
+        let (watching, first) = start_watching(&context, all, sender)?;
         report.tell(&Event::Watching {
             routines: context.config.routines.len(),
             files: watching.files,
@@ -82,9 +85,15 @@ pub(super) async fn run(
         }
         None => (None, Asked::nobody()),
     };
+    let mut sessions = context.sessions()?;
+    sessions.retain(|name, _| !held.iter().any(|routine| routine.name == *name));
+    // A routine can leave, and its lock goes with it.
+    for (name, session) in &mut sessions {
+        session.keep(locks.remove(name));
+    }
     let mut stop = std::pin::pin!(stop);
     let listed = tokio::select! {
-        listed = list_all(context.sessions()?, report) => Some(listed?),
+        listed = list_all(sessions, report) => Some(listed?),
         () = &mut stop => None,
     };
     let Some(sessions) = listed else {
@@ -93,6 +102,7 @@ pub(super) async fn run(
         return Err(Failure::new(Class::Locked, text));
     };
     tell_ready(&context, begun, report);
+    context.tell_unbuilt(report);
 
     let until = if flags.once {
         Until::Idle { give_up: None }
@@ -115,6 +125,8 @@ pub(super) async fn run(
     let work = Work {
         sessions,
         first,
+        builds: context.builds(),
+        arrivals: context.arrivals(&held),
         sightings,
         asked,
         holds: Session::holds,
@@ -131,7 +143,6 @@ pub(super) async fn run(
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
-    drop(locks);
     let finished = finished.map_err(Failure::other)?;
     tell_done(&context, &finished, begun, report);
     context.close().await;
@@ -140,6 +151,7 @@ pub(super) async fn run(
 
 fn start_watching(
     context: &Context,
+    all: bool,
     sender: mpsc::Sender<Sighting>,
 ) -> Result<(watch::Watching, Vec<Edit>), Failure> {
     let settings = watch::Settings {
@@ -151,7 +163,13 @@ fn start_watching(
         ignore: context.config.watch.ignore.clone(),
         private: context.state.path().to_owned(),
     };
-    watch::start(context.targets(), settings, sender).map_err(Failure::other)
+    // Where only some routines are watched, no file that comes is one of them.
+    let globs = match all {
+        true => context.config.globs.clone(),
+        false => Vec::new(),
+    };
+    watch::start(context.targets(), context.inputs(), globs, settings, sender)
+        .map_err(Failure::other)
 }
 
 /// Who looks: somebody at the terminal, if there is one.

@@ -16,7 +16,7 @@ use super::error::{Fault, line_of};
 use super::raw::{self, Period};
 use super::{
     Backend, Config, Daemon, Endpoint, Kind, Limits, Pattern, Revisions, Rotate, Routine, Service,
-    Verify, Watch, endpoint, routine,
+    Verify, Watch, endpoint, glob, routine,
 };
 
 /// The endpoint of a file that names none.
@@ -67,9 +67,17 @@ pub(super) fn check(
     let daemon = daemon(&raw.daemon)?;
     let dir = file.parent().unwrap_or(Path::new("/"));
     let mut routines: Vec<Routine> = Vec::new();
+    let (mut globs, mut builds) = (Vec::new(), Vec::new());
     for raw in raw.routine {
         let span = raw.name.span();
+        let build = raw.build.as_ref().map(Spanned::span);
+        if let Some(glob) = glob::check(&raw, text, dir, globs.len())? {
+            builds.extend(routine::same_time(glob.build(), &builds, build)?);
+            globs.push(glob);
+            continue;
+        }
         let routine = routine::check(raw, text, dir)?;
+        builds.extend(routine::same_time(routine.build.as_ref(), &builds, build)?);
         if routines.iter().any(|known| known.name == routine.name) {
             return Err(
                 Fault::at(span, format!("two routines are named `{}`", routine.name))
@@ -78,7 +86,7 @@ pub(super) fn check(
         }
         routines.push(routine);
     }
-    if routines.is_empty() {
+    if routines.is_empty() && globs.is_empty() {
         return Err(
             Fault::somewhere("no [[routine]] in this file, so there is nothing to upload")
                 .help("add [[routine]] with name = \"hello\" and entry = \"hello.js\""),
@@ -92,6 +100,9 @@ pub(super) fn check(
         revisions,
         daemon,
         routines,
+        globs,
+        contested: Vec::new(),
+        refused: Vec::new(),
     })
 }
 
@@ -271,7 +282,7 @@ fn number<N: TryFrom<i64> + PartialOrd + fmt::Display>(
         })
 }
 
-fn period(
+pub(super) fn period(
     value: &Option<Spanned<Period>>,
     key: &str,
     default: Duration,

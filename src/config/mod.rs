@@ -11,6 +11,8 @@ mod check;
 mod endpoint;
 mod error;
 mod forbidden;
+mod glob;
+mod origin;
 mod raw;
 mod routine;
 
@@ -21,6 +23,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::error::{ConfigError, Invalid, Place};
+pub use self::glob::{Glob, split};
+pub use self::origin::Setting;
 pub use self::routine::PLACEHOLDERS;
 use crate::routine::RoutineName;
 
@@ -45,9 +49,15 @@ pub struct Config {
     pub revisions: Revisions,
     /// How the daemon runs.
     pub daemon: Daemon,
-    /// The routines, in the order of the file; names are unique, and there is at least one.
-    /// Two routines may have the same entry.
+    /// The routines, in the order of the file; names are unique. Two routines may have the same entry.
+    /// Those that patterns give at a moment are put behind them by whoever looks at the disk.
     pub routines: Vec<Routine>,
+    /// The routines that have a pattern as their entry; together with `routines` at least one.
+    pub globs: Vec<Glob>,
+    /// Routines of which two or more have one name, by what is on the disk at a moment.
+    pub contested: Vec<Routine>,
+    /// Files that fit a pattern and cannot be routines at a moment, and names that several claim: what and what to do.
+    pub refused: Vec<(String, String)>,
 }
 
 /// Which service, and where.
@@ -125,10 +135,10 @@ pub struct Watch {
     pub ignore: Vec<Pattern>,
 }
 
-/// An ignore pattern and where it stands.
+/// A pattern and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// The pattern in gitignore's syntax.
+    /// The pattern.
     pub text: String,
     /// The line of the file, counted from 1.
     pub line: usize,
@@ -228,6 +238,77 @@ pub struct Routine {
     pub upload: Upload,
     /// Where each upload is put live at once; nowhere where uploads go to staging.
     pub publish_to: Vec<String>,
+    /// The command that makes the entry.
+    pub build: Option<Build>,
+    /// The number of the pattern in [`Config::globs`] that gives it, if one does.
+    pub glob: Option<usize>,
+}
+
+/// A command that makes entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// What a shell is given, in the directory of the file.
+    pub command: String,
+    /// What it reads: paths and patterns as the watch room knows them, relative to the directory of the file; at least
+    /// one.
+    pub watch: Vec<Pattern>,
+    /// How long a run may take.
+    pub timeout: Duration,
+}
+
+impl Build {
+    /// Whether another routine names the same build: the same command with the same `watch`, letter for letter. Then it
+    /// has the same time, too, and runs once for both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (own, others) = (self.watch.iter(), other.watch.iter());
+        self.command == other.command && own.map(|it| &it.text).eq(others.map(|it| &it.text))
+    }
+}
+
+impl Config {
+    /// The directory of the file: where builds run, and where relative paths begin.
+    pub fn dir(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Each build once, with what it makes.
+    pub fn builds(&self) -> Vec<Made<'_>> {
+        let mut builds: Vec<Made<'_>> = Vec::new();
+        let fixed = self.routines.iter().chain(&self.contested);
+        let fixed = fixed.map(|routine| (routine.build.as_ref(), Some(routine), None));
+        let globs = self.globs.iter().enumerate();
+        let globs = globs.map(|(number, glob)| (glob.build(), None, Some(number)));
+        for (build, routine, glob) in fixed.chain(globs) {
+            let Some(build) = build else {
+                continue;
+            };
+            let known = builds.iter().position(|known| known.build.is_same(build));
+            let known = known.unwrap_or(builds.len());
+            if known == builds.len() {
+                builds.push(Made {
+                    build,
+                    routines: Vec::new(),
+                    globs: Vec::new(),
+                });
+            }
+            if let Some(made) = builds.get_mut(known) {
+                made.routines.extend(routine);
+                made.globs.extend(glob);
+            }
+        }
+        builds
+    }
+}
+
+/// What a build makes.
+#[derive(Debug)]
+pub struct Made<'a> {
+    /// The build.
+    pub build: &'a Build,
+    /// The routines whose entries it makes.
+    pub routines: Vec<&'a Routine>,
+    /// The numbers of patterns of [`Config::globs`] whose files it makes.
+    pub globs: Vec<usize>,
 }
 
 /// Finds the file: the given one, else [`FILE_NAME`] in `cwd` or the nearest directory above it.
@@ -259,17 +340,35 @@ pub fn load(path: &Path, allow_endpoint: &[String]) -> Result<Config, ConfigErro
         source,
     };
     let absolute = std::path::absolute(path).map_err(unreadable)?;
+    parse(&text(path)?, &absolute, &shown(path), allow_endpoint)
+}
+
+/// Every key that is in force with the file at `path`, its value, and where that is from. The file was checked before.
+///
+/// # Errors
+///
+/// Any [`ConfigError`] about reading the file.
+pub fn settings(path: &Path) -> Result<Vec<Setting>, ConfigError> {
+    let text = text(path)?;
+    Ok(origin::settings(
+        text.strip_prefix('\u{feff}').unwrap_or(&text),
+    ))
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
     let bytes = read(path)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..place]
             .iter()
             .filter(|b| **b == b'\n')
             .count()
             + 1;
-        unreadable(io::Error::other(format!("line {line} is not UTF-8")))
-    })?;
-    parse(&text, &absolute, &shown(path), allow_endpoint)
+        ConfigError::Read {
+            file: path.to_owned(),
+            source: io::Error::other(format!("line {line} is not UTF-8")),
+        }
+    })
 }
 
 /// A path in the form that the paths of a configuration have: absolute, and without `.` and `..`, which are taken from

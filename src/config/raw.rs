@@ -83,7 +83,7 @@ pub(super) struct Daemon {
 }
 
 /// `[[routine]]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Routine {
     pub(super) name: Spanned<String>,
@@ -99,7 +99,7 @@ pub(super) struct Routine {
 }
 
 /// `build` of a routine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a table such as { command = \"npm run build\", watch = [\"src\"] }"
@@ -108,6 +108,7 @@ pub(super) struct Build {
     pub(super) command: Spanned<String>,
     #[serde(default)]
     pub(super) watch: Vec<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Period>>,
 }
 
 /// A length of time, written like `100ms` or `1m 30s`.

@@ -2,15 +2,22 @@
 //!
 //! Whether the entry exists is not asked here: a file may be missing for a moment, and the watcher tells.
 
+use std::ops::{Range, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
-use super::check::bad_pattern;
+use super::check::{bad_pattern, period};
 use super::error::{Fault, line_of};
-use super::raw::{self, Build, suggestion};
-use super::{Routine, Upload, absolute};
+use super::raw::{self, suggestion};
+use super::{Build, Pattern, Routine, Upload, absolute};
 use crate::routine::RoutineName;
+
+const BUILD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Shorter, and no tool has even started; longer, and nobody notices that it hangs.
+const BUILD_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
 
 const DESCRIPTION: &str = "{file}";
 /// The longest template of a description, in characters. The service's own limit is not documented.
@@ -33,7 +40,7 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
             .help("leave it out: what is uploaded to staging runs there at once"));
     }
     let publish_to = publish_to(raw.publish_to)?;
-    build(raw.build)?;
+    let build = build(raw.build, text)?;
     Ok(Routine {
         name,
         entry,
@@ -46,16 +53,12 @@ pub(super) fn check(raw: raw::Routine, text: &str, dir: &Path) -> Result<Routine
         create: raw.create.unwrap_or(false),
         upload,
         publish_to,
+        build,
+        glob: None,
     })
 }
 
 fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
-    if name.get_ref().contains("{stem}") {
-        return Err(
-            Fault::at(name.span(), "`{stem}` in a name is not available yet")
-                .help("write one [[routine]] for each file"),
-        );
-    }
     RoutineName::new(name.get_ref()).map_err(|error| {
         Fault::at(name.span(), error.to_string())
             .help("take the name the routine has in the console")
@@ -68,11 +71,6 @@ fn name(name: &Spanned<String>) -> Result<RoutineName, Fault> {
 fn entry(entry: &Spanned<String>, dir: &Path) -> Result<(PathBuf, PathBuf), Fault> {
     let text = entry.get_ref();
     let fault = |message: &str| Fault::at(entry.span(), message);
-    if text.contains(['*', '?', '[', '{']) {
-        globset::Glob::new(text).map_err(|error| bad_pattern(entry, &error))?;
-        return Err(fault("a pattern as an entry is not available yet")
-            .help("write one [[routine]] for each file"));
-    }
     if text.chars().any(char::is_control) {
         return Err(fault("an entry cannot hold control characters"));
     }
@@ -132,18 +130,70 @@ fn publish_to(environments: Vec<Spanned<String>>) -> Result<Vec<String>, Fault> 
     Ok(names)
 }
 
-fn build(build: Option<Spanned<Build>>) -> Result<(), Fault> {
-    let Some(build) = build else {
-        return Ok(());
+fn build(raw: Option<Spanned<raw::Build>>, file: &str) -> Result<Option<Build>, Fault> {
+    let Some(raw) = raw else {
+        return Ok(None);
     };
-    let Build { command, watch } = build.get_ref();
-    let mut texts = watch.iter().chain([command]);
-    if let Some(empty) = texts.find(|text| text.get_ref().trim().is_empty()) {
-        let message = "a build has a command and watches directories with names";
-        return Err(Fault::at(empty.span(), message));
+    let span = raw.span();
+    let raw::Build {
+        command,
+        watch,
+        timeout,
+    } = raw.into_inner();
+    let text = command.get_ref();
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(Fault::at(command.span(), "a build has a command")
+            .help("for example command = \"npm run build\""));
     }
-    Err(Fault::at(build.span(), "`build` is not available yet")
-        .help("leave it out, run the build beside er-dev, and let `entry` name its output"))
+    if watch.is_empty() {
+        return Err(Fault::at(span, "a build says what it reads")
+            .help("add watch = [\"src\"]: when something there changes, it runs again"));
+    }
+    let mut patterns = Vec::new();
+    for pattern in watch {
+        inputs(&pattern)?;
+        patterns.push(Pattern {
+            line: line_of(file, pattern.span().start),
+            text: pattern.into_inner(),
+        });
+    }
+    Ok(Some(Build {
+        command: command.into_inner(),
+        watch: patterns,
+        timeout: period(&timeout, "timeout", BUILD_TIMEOUT, &BUILD_TIMEOUT_BOUNDS)?,
+    }))
+}
+
+/// Checks one path or pattern of what a build reads.
+fn inputs(pattern: &Spanned<String>) -> Result<(), Fault> {
+    let text = pattern.get_ref();
+    let text = text.strip_prefix('!').unwrap_or(text);
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        let message = "a build watches files and directories with names";
+        return Err(Fault::at(pattern.span(), message));
+    }
+    globset::Glob::new(text).map_err(|error| bad_pattern(pattern, &error))?;
+    Ok(())
+}
+
+/// Refuses two builds that differ in their time alone: they would be one command that runs twice at once. Else it is one
+/// of the known ones from then on.
+pub(super) fn same_time(
+    build: Option<&Build>,
+    known: &[Build],
+    span: Option<Range<usize>>,
+) -> Result<Option<Build>, Fault> {
+    let (Some(build), Some(span)) = (build, span) else {
+        return Ok(None);
+    };
+    let differs = |known: &&Build| known.is_same(build) && known.timeout != build.timeout;
+    match known.iter().find(differs) {
+        Some(_) => Err(
+            Fault::at(span, "the same build stands above with another `timeout`")
+                .help("give both the same one: it runs once for all its routines"),
+        ),
+        None => Ok(Some(build.clone())),
+    }
 }
 
 /// An absolute path without `.` and `..`.

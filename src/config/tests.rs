@@ -58,7 +58,7 @@ fn a_mistake_is_shown_where_it_is_with_a_way_out() {
         ("limits.burts = 1", "1:8", "unknown key `burts` in [limits]", "did you mean `burst`?"),
         ("limits = { burst = 1, x = 2 }", "1:23", "unknown key `x` in [limits]", "known are"),
         ("[[routine]]\nnam = 'a'", "2:1", "unknown key `nam` in [[routine]]", "did you mean `name`?"),
-        ("[[routine]]\nname = 'a'\nentry = 'a'\n[routine.build]\nrun = 'x'", "5:1", "unknown key `run` in [routine.build]", "known are `command`, `watch`"),
+        ("[[routine]]\nname = 'a'\nentry = 'a'\n[routine.build]\nrun = 'x'", "5:1", "unknown key `run` in [routine.build]", "known are `command`, `watch`, `timeout`"),
         ("[[routine]]\nname = 'a'\nentry = 'a'\n[[routine]]\nname = 'b'", "4:1", "a `routine` has no `entry`", "add `entry"),
         ("[routine]\nname = 'a'", "1:1", "`routine` must be a list", "`[[routine]]`"),
         ("service = 1", "1:11", "`service` must be a table", ""),
@@ -127,7 +127,12 @@ fn a_value_beyond_its_bounds_is_refused_with_the_bounds() {
         ("[[routine]]", "description = \"a\\nb\"", "one line", ""),
         ("[[routine]]", "publish_to = ['production']", "er-dev never publishes to `production` by itself", "by hand"),
         ("[[routine]]", "publish_to = ['staging', 'canary_1']", "er-dev never publishes to `canary_1` by itself", "by hand"),
-        ("[[routine]]", "build = { command = ' ' }", "a build has a command", ""),
+        ("[[routine]]", "build = { command = ' ' }", "a build has a command", "npm run build"),
+        ("[[routine]]", "build = { command = 'make' }", "a build says what it reads", "watch = ["),
+        ("[[routine]]", "build = { command = 'make', watch = [''] }", "with names", ""),
+        ("[[routine]]", "build = { command = 'make', watch = ['[a'] }", "not a pattern", ""),
+        ("[[routine]]", "build = { command = 'make', watch = ['a', '!'] }", "with names", ""),
+        ("[[routine]]", "build = { command = 'make', watch = ['a'], timeout = '0s' }", "`timeout` is 0s", "\"1s\" to \"1h\""),
     ];
     for (table, line, message, help) in cases {
         let error = refusal_of(table, line);
@@ -176,12 +181,54 @@ fn what_goes_to_staging_makes_no_version_that_could_be_published() {
 }
 
 #[test]
+fn a_pattern_as_an_entry_makes_a_routine_of_each_file_with_the_settings_of_its_table() {
+    let text = "[[routine]]\nname = 'edge-{stem}'\nentry = 'src/edge/**/*.js'\ncreate = true";
+    let config = parsed(text).unwrap();
+    assert!(config.routines.is_empty());
+    let [glob] = &config.globs[..] else {
+        panic!("{:?}", config.globs);
+    };
+    assert_eq!(glob.pattern.text, "src/edge/**/*.js");
+    assert_eq!(glob.pattern.line, 3);
+    let dir = config.file.parent().unwrap();
+    let file = dir.join("src/edge/sub/a.js");
+    let routine = glob.routine(&file).unwrap();
+    assert_eq!(routine.name.as_str(), "edge-a");
+    assert_eq!(routine.shown, "src/edge/sub/a.js");
+    assert_eq!(routine.root, dir.join("src/edge"));
+    assert_eq!((routine.entry, routine.glob), (file, Some(0)));
+    assert!(routine.create);
+    assert!(glob.routine(&dir.join("src/edge/a.b.js")).is_err());
+}
+
+#[test]
+fn a_pattern_and_a_stem_need_each_other() {
+    let cases = [
+        ("name = 'a'\nentry = 'edge/?.js'", "would have the name `a`"),
+        ("name = 'a'\nentry = 'edge/[ab].js'", "would have the name"),
+        ("name = 'a'\nentry = '{a,b}.js'", "would have the name"),
+        ("name = 'a-{stem}'\nentry = 'a.js'", "`entry` is none"),
+        ("name = '{stem}{stem}'\nentry = '*.js'", "twice"),
+        ("name = 'a.{stem}'\nentry = '*.js'", "`.` cannot stand"),
+        ("name = '{stem}'\nentry = 'edge/[.js'", "not a pattern"),
+        (
+            "name = '{stem}'\nentry = 'edge/*/../a.js'",
+            "names no files",
+        ),
+    ];
+    for (routine, words) in cases {
+        let error = refusal(&format!("[[routine]]\n{routine}"));
+        assert!(error.contains(words), "{routine}\n{error}");
+        assert!(error.contains('^'), "{routine}\n{error}");
+    }
+}
+
+#[test]
 fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
         ("[daemon]", "listen = '127.0.0.1:9477'", ""),
-        ("[[routine]]", "build = { command = 'make' }", ""),
     ];
     for (table, line, default) in cases {
         let error = refusal_of(table, line);
@@ -190,16 +237,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
         if let Err(error) = parsed(&with(table, default)) {
             panic!("{default}\n{error}");
         }
-    }
-    for routine in [
-        "name = '{stem}'\nentry = 'edge/*.js'",
-        "name = 'a-{stem}'\nentry = 'a.js'",
-        "name = 'a'\nentry = 'edge/?.js'",
-        "name = 'a'\nentry = 'edge/[ab].js'",
-        "name = 'a'\nentry = '{a,b}.js'",
-    ] {
-        let error = refusal(&format!("[[routine]]\n{routine}"));
-        assert!(error.contains("not available yet"), "{routine}\n{error}");
     }
 }
 
@@ -603,4 +640,34 @@ proptest! {
             assert!(!error.contains(&key_id()[4..]), "{error}");
         }
     }
+}
+
+#[test]
+fn two_routines_that_say_the_same_have_the_same_build() {
+    let routines = |first: &str, second: &str| {
+        let one = |name, build| {
+            format!("[[routine]]\nname = '{name}'\nentry = '{name}.js'\nbuild = {{ {build} }}\n")
+        };
+        parsed(&format!("{}{}", one("a", first), one("b", second)))
+    };
+    let same = "command = 'make', watch = ['src', '!src/a']";
+    let config = routines(same, &format!("{same}, timeout = '1m'")).unwrap();
+    let [made] = &config.builds()[..] else {
+        panic!("they have different builds")
+    };
+    let (timeout, both) = (made.build.timeout, made.routines.len());
+    assert_eq!((timeout, both), (Duration::from_secs(60), 2));
+    // The last pattern that names a file decides, so their order counts.
+    for other in [
+        "command = 'make', watch = ['!src/a', 'src']",
+        "command = 'make all', watch = ['src', '!src/a']",
+    ] {
+        assert_eq!(routines(same, other).unwrap().builds().len(), 2);
+    }
+    let late = "command = 'make', watch = ['a'], timeout = '2m'";
+    let error = routines("command = 'make', watch = ['a']", late).unwrap_err();
+    assert!(
+        error.contains("8:9: the same build stands above with another `timeout`"),
+        "{error}"
+    );
 }

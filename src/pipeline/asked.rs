@@ -76,6 +76,22 @@ impl Answers {
         }
     }
 
+    /// The routines there are.
+    pub(super) fn routines(&self) -> &[RoutineName] {
+        &self.routines
+    }
+
+    /// A routine came.
+    pub(super) fn came(&mut self, routine: RoutineName) {
+        let at = self.routines.partition_point(|known| *known < routine);
+        self.routines.insert(at, routine);
+    }
+
+    /// A routine left.
+    pub(super) fn left(&mut self, routine: &RoutineName) {
+        self.routines.retain(|known| known != routine);
+    }
+
     /// Answers a question, or takes it in until it can be answered. Returns what has to be done for that.
     pub(super) fn hear(
         &mut self,
@@ -99,16 +115,19 @@ impl Answers {
                 } else if self.syncs.len() >= MAX_SYNCS {
                     let _ = answer.send(Err(Refusal::TooMany));
                 } else {
-                    self.last += 1;
-                    self.syncs.push(Sync {
-                        stage: Stage::Settling(self.last),
-                        answer,
-                    });
-                    (self.ask)(self.last);
+                    let stage = Stage::Settling(self.ask_watcher());
+                    self.syncs.push(Sync { stage, answer });
                 }
             }
         }
         None
+    }
+
+    /// Asks the watcher for somebody else; the number is that of its sighting.
+    pub(super) fn ask_watcher(&mut self) -> u64 {
+        self.last += 1;
+        (self.ask)(self.last);
+        self.last
     }
 
     /// The watcher has told of everything that was changed before the sync of this number was asked for.

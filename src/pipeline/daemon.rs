@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::build::{Build, turns};
 use crate::report::class::Class;
 use crate::report::live::Key;
 use crate::report::question::{Order, Question};
@@ -20,6 +21,8 @@ use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
+use super::builds::Builds;
+use super::guests::{Arrivals, Guest, Guests};
 use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule, is_power_of_ten};
 use super::viewer::{Pressed, View, Viewer};
 
@@ -54,6 +57,10 @@ pub struct Work<S> {
     pub sessions: BTreeMap<RoutineName, S>,
     /// Edits that are there from the start.
     pub first: Vec<Edit>,
+    /// The builds, whose numbers are their places here. Each runs once at the start.
+    pub builds: Vec<Build>,
+    /// Routines that come later.
+    pub arrivals: Arrivals<S>,
     /// What the watcher has to say later.
     pub sightings: mpsc::Receiver<Sighting>,
     /// Who asks how it goes.
@@ -104,6 +111,9 @@ pub enum DaemonError {
     /// A deploy panicked.
     #[error("the deploy of {0} ended in a panic, which is a bug in er-dev")]
     Panicked(RoutineName),
+    /// What runs a build panicked.
+    #[error("the run of a build ended in a panic, which is a bug in er-dev")]
+    BuildPanicked,
     /// No more edits can come although no stop was asked for.
     #[error("the watcher ended")]
     WatcherEnded,
@@ -125,6 +135,8 @@ where
     let Work {
         sessions,
         first,
+        builds,
+        arrivals,
         mut sightings,
         asked: Asked { questions, sync },
         holds,
@@ -142,9 +154,8 @@ where
         Until::Stopped => None,
         Until::Idle { give_up } => give_up,
     };
-    let names: Vec<RoutineName> = sessions.keys().cloned().collect();
-    let (mut view, mut keys) = View::new(viewer, names.clone());
-    let mut answers = Answers::new(names, sync);
+    let (mut view, mut keys) = View::new(viewer);
+    let mut answers = Answers::new(sessions.keys().cloned().collect(), sync);
     let mut questions = Some(questions);
     let (tell, mut tellings) = mpsc::channel(TELLINGS);
     let mut running = Running {
@@ -156,26 +167,37 @@ where
         tell,
     };
     let mut schedule = Schedule::new(mode);
+    let mut guests = Guests::new(arrivals);
     let mut rotated = 0;
     let mut interrupted = false;
     let mut stopping = false;
     let (mut stop, mut abort) = (pin!(stop), pin!(abort));
     let mut replaced = rekeyed();
 
+    let mut builds = Builds::new(builds, mode);
+    builds.begin(report, &mut answers, now());
+    running.follow(&mut builds, &mut schedule, report);
     for edit in first {
-        running.apply(schedule.handle(Event::Edited(edit), now()), report);
+        let routine = edit.routine.clone();
+        match guests.keep(edit) {
+            Some(edit) => running.apply(schedule.handle(Event::Edited(edit), now()), report),
+            None => running.admit(&routine, &mut guests, &mut answers, &mut schedule, report),
+        }
     }
     loop {
+        running.follow(&mut builds, &mut schedule, report);
         answers.answer(&schedule, report, now());
-        view.show(&schedule, deadline.filter(|_| stopping), report);
+        let stop_by = deadline.filter(|_| stopping);
+        view.show(&schedule, answers.routines(), stop_by, report);
         let done = if stopping {
-            schedule.running() == 0
+            schedule.running() == 0 && builds.running() == 0
         } else {
-            mode == Mode::Once && schedule.is_idle()
+            mode == Mode::Once && schedule.is_idle() && builds.running() == 0
         };
         if done {
             break;
         }
+        let of_builds = builds.next_deadline().map(Instant::from_std);
         let event = tokio::select! {
             biased;
             () = &mut abort => {
@@ -204,16 +226,48 @@ where
             }
             sighting = sightings.recv(), if !stopping && mode == Mode::Daemon => match sighting {
                 Some(Sighting::Edit(edit)) => {
-                    report.settled(&edit.routine);
-                    running.doubt(&edit.routine, &mut schedule, report);
-                    Event::Edited(edit)
+                    let routine = edit.routine.clone();
+                    report.settled(&routine);
+                    running.doubt(&routine, &mut schedule, report);
+                    match guests.keep(edit) {
+                        Some(edit) => Event::Edited(edit),
+                        None => {
+                            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+                            continue;
+                        }
+                    }
+                }
+                Some(Sighting::Came { routine, entry, shown, glob }) => {
+                    let guest = Guest { routine, entry, shown, glob };
+                    builds.came(&guest);
+                    guests.came(guest);
+                    continue;
+                }
+                Some(Sighting::Left { routine, reason }) => {
+                    builds.left(&routine);
+                    if guests.left(&routine) || !running.has(&routine) {
+                        continue;
+                    }
+                    running.apply(schedule.handle(Event::Halted(routine.clone()), now()), report);
+                    if running.sessions.remove(&routine).is_none() {
+                        guests.leaves(routine.clone());
+                    }
+                    answers.left(&routine);
+                    report.tell(&report::Event::Left { routine, reason });
+                    continue;
                 }
                 Some(Sighting::Settled(routine)) => {
                     report.settled(&routine);
                     continue;
                 }
                 Some(Sighting::Synced(number)) => {
+                    builds.synced(number, report, &mut answers, now());
                     answers.synced(number, &schedule, report, now());
+                    continue;
+                }
+                Some(Sighting::Inputs { build, paths }) => {
+                    let changed = turns::Event::Changed(build, paths);
+                    builds.handle(changed, report, &mut answers, now());
                     continue;
                 }
                 Some(Sighting::Lost { times }) => {
@@ -235,7 +289,7 @@ where
                         _ => None,
                     };
                     if let Some(event) = seen(sighting) {
-                        report.tell(&event);
+                        builds.tell(event, report);
                     }
                     match event {
                         Some(event) => event,
@@ -248,9 +302,14 @@ where
                 replaced = rekeyed();
                 Event::Rekeyed
             }
+            news = builds.next() => {
+                builds.hear(news?, report, &mut answers, now());
+                continue;
+            }
             () = at(schedule.next_deadline().map(Instant::from_std)) => Event::Tick,
             key = next_key(&mut keys) => {
-                match view.pressed(key, schedule.is_paused(), &running.sessions, report) {
+                let state = (schedule.is_paused(), schedule.running());
+                match view.pressed(key, state, &running.sessions, report) {
                     Pressed::Nothing => continue,
                     Pressed::Order(order) => carried_out(order),
                     Pressed::Quit if stopping => {
@@ -261,6 +320,10 @@ where
                 }
             }
             () = tokio::time::sleep_until(view.next(report)) => continue,
+            () = at(of_builds) => {
+                builds.handle(turns::Event::Tick, report, &mut answers, now());
+                continue;
+            }
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
                 match answers.hear(question, &schedule, report, now()) {
@@ -272,6 +335,7 @@ where
         if event == Event::Stop {
             stopping = true;
             answers.stop();
+            builds.handle(turns::Event::Stop, report, &mut answers, now());
             deadline = Some(Instant::now() + drain);
             if schedule.running() > 0 {
                 report.tell(&report::Event::Stopping {
@@ -280,7 +344,15 @@ where
                 });
             }
         }
+        let ended = match &event {
+            Event::Ended(routine, _) => Some(routine.clone()),
+            _ => None,
+        };
         running.apply(schedule.handle(event, now()), report);
+        if let Some(routine) = ended.filter(|routine| guests.has_left(routine)) {
+            running.sessions.remove(&routine);
+            running.admit(&routine, &mut guests, &mut answers, &mut schedule, report);
+        }
     }
     report.end_live();
     running.apply(schedule.handle(Event::Stop, now()), report);
@@ -289,6 +361,7 @@ where
             running.apply(schedule.handle(event, now()), report);
         }
     }
+    builds.close().await;
     running.apply(schedule.close(), report);
     let totals = Totals {
         rotated,
@@ -342,6 +415,13 @@ where
         }
     }
 
+    /// Lets the schedule know how builds fare.
+    fn follow(&mut self, builds: &mut Builds, schedule: &mut Schedule, report: &mut Report) {
+        for event in builds.take() {
+            self.apply(schedule.handle(event, now()), report);
+        }
+    }
+
     /// Doubts that a routine's bytes are on the service, if its session knows of a reason to.
     fn doubt(&mut self, routine: &RoutineName, schedule: &mut Schedule, report: &mut Report) {
         let session = self.sessions.get(routine);
@@ -349,6 +429,50 @@ where
         if believed.is_some_and(|(revision, session)| !(self.holds)(session, revision)) {
             let doubted = Event::Doubted(routine.clone());
             self.apply(schedule.handle(doubted, now()), report);
+        }
+    }
+
+    /// Whether a routine has a session, be it in use.
+    fn has(&self, routine: &RoutineName) -> bool {
+        self.sessions.contains_key(routine) || self.is_running(routine)
+    }
+
+    fn is_running(&self, routine: &RoutineName) -> bool {
+        self.names.values().any(|running| running == routine)
+    }
+
+    /// Lets a routine that came take part, if it has an edit and its session can be had. One that left while it was
+    /// deployed has to give its session back first.
+    fn admit(
+        &mut self,
+        routine: &RoutineName,
+        guests: &mut Guests<S>,
+        answers: &mut Answers,
+        schedule: &mut Schedule,
+        report: &mut Report,
+    ) {
+        if self.is_running(routine) {
+            return;
+        }
+        match guests.admit(routine) {
+            None => {}
+            Some(Err(problem)) => report.tell(&report::Event::Warning {
+                routine: Some(routine.clone()),
+                problem: *problem,
+            }),
+            Some(Ok((guest, session, edit))) => {
+                self.sessions.insert(routine.clone(), session);
+                answers.came(routine.clone());
+                report.tell(&report::Event::Came {
+                    routine: routine.clone(),
+                    file: guest.shown,
+                });
+                self.apply(
+                    schedule.handle(Event::Resumed(routine.clone()), now()),
+                    report,
+                );
+                self.apply(schedule.handle(Event::Edited(edit), now()), report);
+            }
         }
     }
 
@@ -428,6 +552,10 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
             safety: Safety::Events,
             problem: problem(what, help, Class::Watch),
         }),
+        Sighting::Unfit { what, help } => Some(report::Event::Warning {
+            routine: None,
+            problem: problem(what, help, Class::Config),
+        }),
         Sighting::Events(what) => Some(report::Event::Restored {
             safety: Safety::Events,
             what,
@@ -442,6 +570,9 @@ fn seen(sighting: Sighting) -> Option<report::Event> {
         Sighting::Edit(_)
         | Sighting::Settled(_)
         | Sighting::Synced(_)
+        | Sighting::Inputs { .. }
+        | Sighting::Came { .. }
+        | Sighting::Left { .. }
         | Sighting::Open { .. }
         | Sighting::Lost { .. } => None,
     }
@@ -585,6 +716,8 @@ mod tests {
             Work {
                 sessions,
                 first: Vec::new(),
+                builds: Vec::new(),
+                arrivals: Arrivals::nobody(),
                 sightings,
                 asked: Asked::nobody(),
                 holds: |_, _| true,

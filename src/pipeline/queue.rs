@@ -3,6 +3,8 @@
 //! The queue holds that a routine is out of date, not what happened to it: a newer edit takes the place of one that
 //! waits. It is as long as there are routines. That a routine's slots are still to be tidied is kept beside that: an edit
 //! goes first, and only a pass that tidied, or was to, changes it.
+//!
+//! Of a routine whose entry a build makes, nothing goes up that was written during a run before the run has ended well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -17,6 +19,8 @@ pub struct Queue {
     untidy: BTreeMap<RoutineName, Untidy>,
     /// The routines of which nothing is started.
     held: BTreeSet<RoutineName>,
+    /// How the builds of routines fare that do not rest.
+    builds: BTreeMap<RoutineName, Building>,
     next_ticket: u64,
 }
 
@@ -26,6 +30,17 @@ struct Untidy {
     not_before: Instant,
     attempt: u32,
     ticket: u64,
+}
+
+/// How the build of a routine's entry fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Building {
+    /// It runs, and edits wait for its end; whether one came meanwhile, which then is what it wrote.
+    Running { wrote: bool },
+    /// It ended well, and what it wrote may not have been told of.
+    Settling,
+    /// It failed, or rests for a reason; whether the edit that waits is what it wrote.
+    Broken { wrote: bool },
 }
 
 /// What may be started.
@@ -70,7 +85,16 @@ enum Slot {
 
 impl Queue {
     /// An edit came. Returns the waiting edit whose place it takes. The newcomer does not inherit a pause.
+    ///
+    /// What comes while a build runs is what that writes. What comes after one failed is somebody else's, and goes up.
     pub fn push(&mut self, edit: Edit, now: Instant) -> Option<Edit> {
+        match self.builds.get_mut(&edit.routine) {
+            Some(Building::Running { wrote }) => *wrote = true,
+            Some(Building::Broken { .. }) => {
+                self.builds.remove(&edit.routine);
+            }
+            Some(Building::Settling) | None => {}
+        }
         if let Some(Slot::Running { newer, .. } | Slot::Tidying { newer }) =
             self.slots.get_mut(&edit.routine)
         {
@@ -79,6 +103,51 @@ impl Queue {
         match self.wait(edit, now, 0) {
             Some(Slot::Waiting { edit, .. }) => Some(edit),
             _ => None,
+        }
+    }
+
+    /// The build of a routine's entry runs: its edits wait.
+    pub fn build_runs(&mut self, routine: RoutineName) {
+        let building = self.builds.entry(routine);
+        building
+            .and_modify(|building| match building {
+                Building::Running { .. } => {}
+                Building::Broken { wrote } => *building = Building::Running { wrote: *wrote },
+                Building::Settling => *building = Building::Running { wrote: false },
+            })
+            .or_insert(Building::Running { wrote: false });
+    }
+
+    /// The build ended well: edits go on, but for a first look, and what it wrote may still have to be told of.
+    pub fn build_ended_well(&mut self, routine: RoutineName) {
+        self.builds.insert(routine, Building::Settling);
+    }
+
+    /// The build ended well, and all that it wrote has been told of.
+    pub fn build_rests(&mut self, routine: &RoutineName) {
+        self.builds.remove(routine);
+    }
+
+    /// The build failed, or rests for a reason, and all that it wrote has been told of. What it wrote when it failed goes
+    /// on waiting; an edit from before it goes on.
+    pub fn build_broke(&mut self, routine: RoutineName) {
+        let waits = match self.slots.get(&routine) {
+            Some(Slot::Waiting { .. }) => true,
+            Some(Slot::Running { newer, .. } | Slot::Tidying { newer }) => newer.is_some(),
+            None => false,
+        };
+        let before = self.builds.get(&routine);
+        let wrote = waits && matches!(before, Some(Building::Running { wrote: true }));
+        self.builds.insert(routine, Building::Broken { wrote });
+    }
+
+    /// Whether an edit may go on as far as the build of its entry is concerned.
+    fn is_built(&self, edit: &Edit) -> bool {
+        match self.builds.get(&edit.routine) {
+            None | Some(Building::Broken { wrote: false }) => true,
+            // What was looked at before the run is not what the run made; an edit that tells of that is on its way.
+            Some(Building::Settling) => edit.saves > 0,
+            Some(Building::Running { .. } | Building::Broken { wrote: true }) => false,
         }
     }
 
@@ -130,8 +199,13 @@ impl Queue {
         let free = |routine: &RoutineName| !self.held.contains(routine);
         let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
             Slot::Waiting {
-                not_before, ticket, ..
-            } if *not_before <= now && free(routine) => Some((*ticket, routine)),
+                edit,
+                not_before,
+                ticket,
+                ..
+            } if *not_before <= now && free(routine) && self.is_built(edit) => {
+                Some((*ticket, routine))
+            }
             _ => None,
         });
         let idle = |routine: &RoutineName| !self.slots.contains_key(routine) && free(routine);
@@ -249,7 +323,9 @@ impl Queue {
         }
         let free = |routine: &RoutineName| !self.held.contains(routine);
         let edits = self.slots.iter().filter_map(|(routine, slot)| match slot {
-            Slot::Waiting { not_before, .. } if free(routine) => Some(*not_before),
+            Slot::Waiting {
+                edit, not_before, ..
+            } if free(routine) && self.is_built(edit) => Some(*not_before),
             _ => None,
         });
         let idle = |routine: &RoutineName| !self.slots.contains_key(routine) && free(routine);
@@ -292,6 +368,14 @@ impl Queue {
             Some(Slot::Running { newer, landed, .. }) => {
                 (usize::from(!landed) + behind(newer), Stage::Running)
             }
+        };
+        let runs = matches!(self.slots.get(routine), Some(Slot::Running { .. }));
+        let stage = match (self.builds.get(routine), stage) {
+            (Some(Building::Running { .. }), _) => Stage::Building,
+            (Some(Building::Settling), Stage::Idle) => Stage::Building,
+            (Some(Building::Broken { wrote: true }), _) if !runs => Stage::Broken,
+            (Some(Building::Broken { wrote: false }), Stage::Idle) => Stage::Broken,
+            (_, stage) => stage,
         };
         Queued { edits, stage }
     }

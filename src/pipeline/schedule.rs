@@ -56,9 +56,9 @@ pub enum Event {
     Doubted(RoutineName),
     /// The key was refused, and there is another one now.
     Rekeyed,
-    /// The place of a routine's entry is gone or is another one.
+    /// The place of a routine's entry is gone or is another one, or the routine left.
     Halted(RoutineName),
-    /// The place is back, and an edit of what is there follows.
+    /// The place, or the routine, is back, and an edit of what is there follows.
     Resumed(RoutineName),
     /// Somebody asks that nothing be started for a while. Edits go on being taken in.
     Pause,
@@ -66,6 +66,14 @@ pub enum Event {
     Continue,
     /// Somebody asks that what waits for its next try be tried now.
     Flush,
+    /// The build of a routine's entry runs.
+    Building(RoutineName),
+    /// It ended well, and what it wrote may still have to be told of.
+    Built(RoutineName),
+    /// All of that has been told of.
+    Rested(RoutineName),
+    /// It failed, or rests for a reason, and all that it wrote has been told of.
+    Broken(RoutineName, Problem),
     /// Time passed.
     Tick,
     /// Nothing new is to be started.
@@ -249,6 +257,10 @@ impl Schedule {
             Event::Pause => self.pause(true, &mut effects),
             Event::Continue => self.pause(false, &mut effects),
             Event::Flush => self.flush(now),
+            Event::Building(routine) => self.queue.build_runs(routine),
+            Event::Built(routine) => self.queue.build_ended_well(routine),
+            Event::Rested(routine) => self.queue.build_rests(&routine),
+            Event::Broken(routine, problem) => self.broken(routine, problem, &mut effects),
             Event::Tick => {}
             Event::Stop => self.stopping = true,
         }
@@ -409,6 +421,16 @@ impl Schedule {
                 saves: edit.saves,
             }));
         }
+    }
+
+    /// What a failed build wrote waits for another run, or fails with it where there is none.
+    fn broken(&mut self, routine: RoutineName, problem: Problem, effects: &mut Vec<Effect>) {
+        if self.mode == Mode::Once
+            && let Some(edit) = self.queue.take_if(&routine, |_| true)
+        {
+            self.fail(&edit, problem, effects);
+        }
+        self.queue.build_broke(routine);
     }
 
     fn ended(

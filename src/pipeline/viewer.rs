@@ -81,7 +81,6 @@ pub(super) enum Pressed {
 /// A viewer, and what was shown so far.
 pub(super) struct View<S> {
     viewer: Viewer<S>,
-    routines: Vec<RoutineName>,
     meter: Meter,
     tick: Instant,
     alive: Instant,
@@ -90,14 +89,10 @@ pub(super) struct View<S> {
 
 impl<S> View<S> {
     /// What is shown, and the keys that are pressed.
-    pub(super) fn new(
-        mut viewer: Viewer<S>,
-        routines: Vec<RoutineName>,
-    ) -> (Self, mpsc::Receiver<Key>) {
+    pub(super) fn new(mut viewer: Viewer<S>) -> (Self, mpsc::Receiver<Key>) {
         let keys = std::mem::replace(&mut viewer.keys, mpsc::channel(1).1);
         let view = Self {
             viewer,
-            routines,
             meter: Meter::default(),
             tick: Instant::now() + TICK,
             alive: Instant::now() + ALIVE,
@@ -110,7 +105,7 @@ impl<S> View<S> {
     pub(super) fn pressed(
         &mut self,
         key: Key,
-        paused: bool,
+        (paused, running): (bool, usize),
         sessions: &BTreeMap<RoutineName, S>,
         report: &mut Report,
     ) -> Pressed {
@@ -125,9 +120,8 @@ impl<S> View<S> {
                     let versions = (self.viewer.versions)(session, report.look());
                     report.print(&format!("\n{versions}"));
                 }
-                let busy = self.routines.len().saturating_sub(sessions.len());
-                if busy > 0 {
-                    report.print(&format!("{busy} more are being uploaded just now\n"));
+                if running > 0 {
+                    report.print(&format!("{running} more are being uploaded just now\n"));
                 }
                 report.print("\n");
             }
@@ -161,6 +155,7 @@ impl<S> View<S> {
     pub(super) fn show(
         &mut self,
         schedule: &Schedule,
+        routines: &[RoutineName],
         stop_by: Option<Instant>,
         report: &mut Report,
     ) {
@@ -169,7 +164,7 @@ impl<S> View<S> {
             if self.tick <= now {
                 self.tick = now + TICK;
             }
-            let glance = self.glance(schedule, stop_by, report, now);
+            let glance = self.glance(schedule, routines, stop_by, report, now);
             report.glance(&glance);
         } else if self.alive <= now {
             self.alive = now + ALIVE;
@@ -190,12 +185,13 @@ impl<S> View<S> {
     fn glance(
         &mut self,
         schedule: &Schedule,
+        names: &[RoutineName],
         stop_by: Option<Instant>,
         report: &Report,
         now: Instant,
     ) -> Glance {
         let queued = |name| (name, schedule.queued(name, now.into_std()));
-        let overview = report.standing().overview(self.routines.iter().map(queued));
+        let overview = report.standing().overview(names.iter().map(queued));
         let (waiting, running) = (schedule.waiting(), schedule.running());
         let ended = schedule.totals().ended();
         let left = waiting + running;
@@ -207,7 +203,7 @@ impl<S> View<S> {
         };
         Glance {
             up: vitals.up,
-            routines: self.routines.len(),
+            routines: names.len(),
             troubled: routines.clone().filter(|it| !it.state.is_well()).count(),
             waiting,
             running,

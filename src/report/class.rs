@@ -13,6 +13,8 @@ pub enum Class {
     Absent,
     /// The file has no bytes. Its word is that of any other file that cannot go up.
     Empty,
+    /// The command that makes the file failed, or does not come to rest.
+    Build,
     /// File events cannot be had, or not of everything.
     Watch,
     /// The service could not be reached.
@@ -45,8 +47,9 @@ pub enum Class {
 
 impl Class {
     /// A class for every word, in the order README lists them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Source,
+        Self::Build,
         Self::Watch,
         Self::Network,
         Self::InDoubt,
@@ -67,6 +70,7 @@ impl Class {
     pub fn word(self) -> &'static str {
         match self {
             Self::Source | Self::Absent | Self::Empty => "source",
+            Self::Build => "build",
             Self::Watch => "watch",
             Self::Network => "network",
             Self::InDoubt => "in-doubt",
@@ -93,7 +97,8 @@ impl Class {
             Self::Credentials => 77,
             Self::Config | Self::State => 78,
             Self::Usage => 2,
-            Self::Watch
+            Self::Build
+            | Self::Watch
             | Self::Clock
             | Self::Slots
             | Self::Missing

@@ -20,12 +20,16 @@
 //! | `throttled` | `routine`, `operation`, `after_ms` |
 //! | `rotated` | `routine`, `revision`, `age_s`, `reason` |
 //! | `created` | `routine` |
-//! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`), `detail`, `saves` |
+//! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`, `build`), `detail`, `saves` |
 //! | `offline` | `after_ms`, `problem` |
 //! | `online` | `lasted_ms`, edits `waiting` |
 //! | `waiting` | `routine`, `problem` |
 //! | `halted` | `routine`, `problem` |
 //! | `resumed` | `routine` |
+//! | `building` | `build` (the command), `routines`, files `changed`, `early`: whether a run was ended for it |
+//! | `built` | `build`, `routines`, `ms` |
+//! | `broken` | `build`, `routines`, `exit` code, `ms`, `output` in lines, lines `cut` before them, `problem` |
+//! | `looping` | `build`, `routines`, files `changed`, `after_ms`, `problem` |
 //! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
 //! | `published`, `republished` (by somebody else) | `routine`, `revision`, `environment`, `before` |
 //! | `committed` (a version of what is on staging) | `routine`, `revision`, `sha256`, `calls`, `slots` in use |
@@ -45,9 +49,9 @@
 //!
 //! A `problem` is `{what, help, class, operation, request_id, file, line, column, also, unshown}`: `also` are further
 //! faults of the file, `{what, file, line, column}`, and `unshown` counts those beyond. Fields that are not known are left out:
-//! `next`, `age_s`, the `saves` of a further step of a plan, the `routine` of a general warning, and everything in a
+//! `next`, `age_s`, `exit`, the `saves` of a further step of a plan, the `routine` of a general warning, and everything in a
 //! problem after `class`. Revisions are strings, since their numbers exceed what a float holds. Names ending in `_ms`
-//! are milliseconds, as is `ms`; `_s` are seconds. Texts are cut at 512 bytes. New fields and events may come; `v`
+//! are milliseconds, as is `ms`; `_s` are seconds. Texts are cut at 512 bytes, but for lines of `output`. New fields and events may come; `v`
 //! changes only when one of these changes its meaning or goes.
 
 use std::time::Duration;
@@ -114,6 +118,11 @@ pub(super) fn text<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> 
 /// Writes foreign text within its bound, where there is one.
 pub(super) fn some_text<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
     text.as_deref().map(clip).serialize(to)
+}
+
+/// Writes foreign texts, each within its bound.
+pub(super) fn texts<S: Serializer>(texts: &[String], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(texts.iter().map(|text| clip(text)))
 }
 
 /// Writes the next version to rotate as an object of its own.

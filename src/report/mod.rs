@@ -207,7 +207,7 @@ pub enum Event {
     Planned {
         /// The routine.
         routine: RoutineName,
-        /// One of "upload", "rotate", "create".
+        /// One of "upload", "rotate", "create", "build".
         action: &'static str,
         /// To which version, or with which bytes.
         #[serde(serialize_with = "json::text")]
@@ -250,6 +250,64 @@ pub enum Event {
     Resumed {
         /// The routine.
         routine: RoutineName,
+    },
+    /// A build begins to run.
+    Building {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that changed, as people name them; none at the start.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// Whether a run was ended for it.
+        early: bool,
+    },
+    /// A build ended well. Whether its output goes up is told by other events.
+    Built {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// How long it took.
+        #[serde(rename = "ms", serialize_with = "json::millis")]
+        took: Duration,
+    },
+    /// A build failed. What it wrote does not go up.
+    Broken(Box<Broken>),
+    /// A build changes what it reads, run after run, and rests for a while.
+    Looping {
+        /// Its command.
+        #[serde(rename = "build", serialize_with = "json::text")]
+        command: String,
+        /// The routines whose entries it makes.
+        routines: Vec<RoutineName>,
+        /// The files that it changes, as people name them.
+        #[serde(serialize_with = "json::texts")]
+        changed: Vec<String>,
+        /// The pause before the next run.
+        #[serde(rename = "after_ms", serialize_with = "json::millis")]
+        after: Duration,
+        /// What, and how to end it.
+        problem: Problem,
+    },
+    /// A file is a routine from now on.
+    Came {
+        /// The routine.
+        routine: RoutineName,
+        /// The file.
+        #[serde(serialize_with = "json::text")]
+        file: String,
+    },
+    /// A file is no routine any more. What is on the service stays as it is.
+    Left {
+        /// The routine.
+        routine: RoutineName,
+        /// Why.
+        #[serde(serialize_with = "json::text")]
+        reason: String,
     },
     /// Somebody else made a version.
     Foreign {
@@ -415,6 +473,28 @@ pub enum Event {
     },
     /// The accounting at the end.
     Done(Totals),
+}
+
+/// How a build failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Broken {
+    /// Its command.
+    #[serde(rename = "build", serialize_with = "json::text")]
+    pub command: String,
+    /// The routines whose entries it makes.
+    pub routines: Vec<RoutineName>,
+    /// The exit code, if it ended with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// How long it took.
+    #[serde(rename = "ms", serialize_with = "json::millis")]
+    pub took: Duration,
+    /// What it printed, in lines; the last of them if they are many.
+    pub output: Vec<String>,
+    /// Lines before them that were not kept.
+    pub cut: u64,
+    /// Why.
+    pub problem: Problem,
 }
 
 /// What work can do without for a while, with less safety.
@@ -645,6 +725,10 @@ impl Event {
             | Self::Paused { .. }
             | Self::Continued { .. }
             | Self::Alive(_)
+            | Self::Building { .. }
+            | Self::Built { .. }
+            | Self::Broken(_)
+            | Self::Looping { .. }
             | Self::Stopping { .. }
             | Self::Done(_) => None,
             Self::Warning { routine, .. } => routine.as_ref(),
@@ -670,6 +754,8 @@ impl Event {
             | Self::Recovered { routine, .. }
             | Self::Pruned { routine, .. }
             | Self::Resumed { routine }
+            | Self::Came { routine, .. }
+            | Self::Left { routine, .. }
             | Self::Foreign { routine, .. }
             | Self::Critical { routine, .. }
             | Self::Planned { routine, .. } => Some(routine),
@@ -809,6 +895,14 @@ impl Report {
                 self.outlet = Outlet::Broken(error);
             }
             Err(_) => {}
+        }
+    }
+
+    /// Shows a line that a build prints, dimly, where somebody is looking. It is no event.
+    pub fn stream(&mut self, line: &str) {
+        if self.format == Format::Text && self.look.terminal {
+            let line = text::printed(line, self.look);
+            self.print(&line);
         }
     }
 

@@ -33,6 +33,8 @@ pub enum State {
     Auth,
     /// An edit did not go up, and somebody has to change something on the service first.
     Blocked,
+    /// The build that makes the entry failed, or changes what it reads.
+    Broken,
     /// The place of the entry is gone or is another one.
     Halted,
     /// The entry is not there.
@@ -55,6 +57,7 @@ impl State {
             Self::Offline => "offline",
             Self::Auth => "auth",
             Self::Blocked => "blocked",
+            Self::Broken => "broken",
             Self::Halted => "halted",
             Self::Missing => "missing",
             Self::Empty => "empty",
@@ -97,6 +100,10 @@ pub enum Stage {
     Running,
     /// An edit waits for a moment to come.
     Later,
+    /// The build that makes the entry runs, and what it writes is waited for.
+    Building,
+    /// That build failed, or rests. An edit that waits is what it wrote.
+    Broken,
 }
 
 /// Why something is as it is.
@@ -217,6 +224,8 @@ struct Known {
     waiting: Option<Reason>,
     /// What is worth knowing of the last edit although it went well.
     remark: Option<Reason>,
+    /// What the build that makes the entry does, or what is wrong with it.
+    build: Option<Reason>,
     /// What somebody has to look at, until it is mended.
     critical: BTreeMap<Option<String>, Reason>,
 }
@@ -259,15 +268,44 @@ impl Standing {
                 };
                 self.degraded.insert(*safety, condition);
             }
+            Event::Left { routine, .. } => {
+                self.routines.remove(routine);
+            }
             Event::Restored { safety, .. } => {
                 self.degraded.remove(safety);
             }
+            Event::Building {
+                command, routines, ..
+            } => {
+                let what = clip(&format!("its build runs: `{command}`"));
+                let reason = Reason {
+                    what,
+                    help: String::new(),
+                    class: Class::Build.word().into(),
+                };
+                self.build(routines, Some(&reason));
+            }
+            Event::Built { routines, .. } => self.build(routines, None),
+            Event::Broken(broken) => {
+                self.build(&broken.routines, Some(&Reason::of(&broken.problem)));
+            }
+            Event::Looping {
+                routines, problem, ..
+            } => self.build(routines, Some(&Reason::of(problem))),
             other => {
                 if let Some(routine) = other.routine() {
                     let known = self.routines.entry(routine.clone()).or_default();
                     known.see(other, now);
                 }
             }
+        }
+    }
+
+    /// Takes note of how the build of some routines fares.
+    fn build(&mut self, routines: &[RoutineName], reason: Option<&Reason>) {
+        for routine in routines {
+            let known = self.routines.entry(routine.clone()).or_default();
+            known.build = reason.cloned();
         }
     }
 
@@ -340,7 +378,7 @@ impl Standing {
                 pending: queued.edits + usize::from(waits),
                 last: known.and_then(|known| known.last.clone()),
                 upload: known
-                    .filter(|known| known.staging)
+                    .filter(|known| known.is_of_staging())
                     .map(|_| "staging".into()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
@@ -379,7 +417,10 @@ impl Standing {
     fn edit<'a>(&'a self, known: Option<&'a Known>, queued: Queued) -> (State, Option<&'a Reason>) {
         let trouble = known.and_then(|known| known.trouble.as_ref());
         let outage = self.outage.as_ref().filter(|_| queued.edits > 0);
+        let build = known.and_then(|known| known.build.as_ref());
         match (outage, trouble, queued.stage) {
+            (.., Stage::Broken) => (State::Broken, build),
+            (.., Stage::Building) => (State::Pending, build),
             (Some(outage), ..) => (outage.condition.state(), Some(&outage.reason)),
             (None, Some((_, reason)), Stage::Running) => (State::Pending, Some(reason)),
             (None, None, Stage::Running | Stage::Later) => (State::Pending, None),
@@ -390,6 +431,12 @@ impl Standing {
 }
 
 impl Known {
+    /// A routine that came later tells by its first upload.
+    fn is_of_staging(&self) -> bool {
+        let last = self.last.as_ref();
+        self.staging || last.is_some_and(|last| last.revision.is_staging())
+    }
+
     fn see(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::Slots { used, cap, .. } => self.slots = Some((*used, *cap)),

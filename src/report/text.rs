@@ -1,7 +1,8 @@
 //! An event as people read it: time of day, verb, object, details. Pure.
 //!
 //! On a terminal an event may take several lines, with a source line and a caret or with help below it. Anywhere else
-//! the same words stand in one line, so that a log keeps one event a line. Colour only repeats what the verb says.
+//! the same words stand in one line, so that a log keeps one event a line; only what a failed build printed keeps its
+//! lines below that. Colour only repeats what the verb says.
 //! Texts that er-dev did not write pass through `words::escape`; routine names and digests cannot hold anything odd.
 
 use anstyle::{AnsiColor, Style};
@@ -10,12 +11,14 @@ use jiff::Zoned;
 use super::frame::{Excerpt, excerpt};
 use super::words::{age, age_in_words, columns, escape, plural, seconds, size, span};
 use super::{Also, Event, Frame, Look, Problem, Totals};
-use crate::routine::Revision;
+use crate::routine::{Revision, RoutineName};
 
 /// How many columns the verb is right-aligned in.
 const VERB: usize = 12;
 /// Where the bar before source lines and help stands.
 const MARGIN: usize = 17;
+/// The most characters of foreign text in one line behind the bar.
+const BAR_CHARS: usize = 160;
 /// Where the class of an error starts below its source line, unless the help is longer.
 const CLASS: usize = 76;
 /// Where the count of slots ends, unless what stands before it is longer.
@@ -59,6 +62,33 @@ pub fn fact(label: &str, style: Style, words: &str, look: Look) -> String {
     format!("{space}{}  {words}\n", paint(label, style, look))
 }
 
+/// A line that a build prints, as a finished line.
+pub fn printed(line: &str, look: Look) -> String {
+    bar(line, DIM, look)
+}
+
+/// Foreign text behind the bar, in as many lines as it takes.
+fn bar(text: &str, style: Style, look: Look) -> String {
+    let mut out = String::new();
+    let mut rest: Vec<char> = text.chars().collect();
+    loop {
+        let more = rest.split_off(rest.len().min(BAR_CHARS));
+        let piece = escape(&rest.iter().collect::<String>());
+        let space = " ".repeat(MARGIN);
+        let line = format!(
+            "{space}{} {}",
+            paint("|", DIM, look),
+            paint(&piece, style, look)
+        );
+        out.push_str(line.trim_end());
+        out.push('\n');
+        if more.is_empty() {
+            return out;
+        }
+        rest = more;
+    }
+}
+
 /// Text in a style, or as it is where there is no colour.
 pub fn paint(text: &str, style: Style, look: Look) -> String {
     if !look.colour || style == PLAIN || text.is_empty() {
@@ -90,6 +120,12 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Waiting { .. } => ("Waiting", CARE),
         Event::Halted { .. } => ("Halted", CARE),
         Event::Resumed { .. } => ("Resumed", GOOD),
+        Event::Building { .. } => ("Building", NEWS),
+        Event::Built { .. } => ("Built", GOOD),
+        Event::Broken(_) => ("Broken", BAD),
+        Event::Looping { .. } => ("Looping", CARE),
+        Event::Came { .. } => ("Came", GOOD),
+        Event::Left { .. } => ("Left", CARE),
         Event::Foreign { .. } => ("Foreign", CARE),
         Event::Published { .. } => ("Published", GOOD),
         Event::Committed { .. } => ("Committed", GOOD),
@@ -166,6 +202,9 @@ fn object(event: &Event) -> String {
             )
         }
         Event::Restored { what, .. } => escape(what),
+        Event::Building { command, .. } | Event::Built { command, .. } => escape(command),
+        Event::Broken(broken) => names(&broken.routines),
+        Event::Looping { routines, .. } => names(routines),
         other => other.routine().map(ToString::to_string).unwrap_or_default(),
     }
 }
@@ -229,6 +268,34 @@ fn details(event: &Event) -> String {
         | Event::Waiting { problem, .. }
         | Event::Halted { problem, .. }
         | Event::Critical { problem, .. } => sentence(problem),
+        Event::Building {
+            routines,
+            changed,
+            early,
+            ..
+        } => {
+            let why = match changed.as_slice() {
+                [] => String::new(),
+                changed => format!(": {} changed", some(changed)),
+            };
+            let early = if *early {
+                ", a run was ended for it"
+            } else {
+                ""
+            };
+            format!("for {}{why}{early}", names(routines))
+        }
+        Event::Built { routines, took, .. } => {
+            format!("for {}  {}", names(routines), seconds(*took))
+        }
+        Event::Broken(broken) => sentence(&broken.problem),
+        Event::Looping { problem, after, .. } => {
+            format!("{}, next run in {}", sentence(problem), seconds(*after))
+        }
+        Event::Came { file, .. } => format!("`{}` is this routine from now on", escape(file)),
+        Event::Left { reason, .. } => {
+            format!("{}; what is on the service stays as it is", escape(reason))
+        }
         Event::Resumed { .. } => "its place is back, and what is there is looked at".into(),
         Event::Foreign {
             revision, age, by, ..
@@ -387,6 +454,8 @@ fn has_problem(event: &Event) -> bool {
             | Event::Waiting { .. }
             | Event::Halted { .. }
             | Event::Critical { .. }
+            | Event::Broken(_)
+            | Event::Looping { .. }
             | Event::Warning { .. }
     )
 }
@@ -442,8 +511,13 @@ impl Page {
             | Event::Waiting { problem, .. }
             | Event::Halted { problem, .. }
             | Event::Critical { problem, .. }
+            | Event::Looping { problem, .. }
             | Event::Warning { problem, .. } => {
                 return self.problem(problem, "");
+            }
+            Event::Broken(broken) => {
+                self.problem(&broken.problem, "");
+                return self.output(&broken.output, broken.cut);
             }
             Event::Done(totals) => {
                 self.below(VERB + 2);
@@ -487,6 +561,17 @@ impl Page {
             self.put(&class, DIM);
         }
         self.end();
+    }
+
+    /// What a build printed, in full as far as it was kept.
+    fn output(&mut self, output: &[String], cut: u64) {
+        if cut > 0 {
+            let before = format!("({} before this)", plural(cut, "line"));
+            self.out.push_str(&bar(&before, DIM, self.look));
+        }
+        for line in output {
+            self.out.push_str(&bar(line, PLAIN, self.look));
+        }
     }
 
     /// What else is wrong in the same file.
@@ -590,6 +675,22 @@ fn place(revision: &Revision) -> String {
         return "to staging".into();
     }
     short(revision)
+}
+
+fn names(routines: &[RoutineName]) -> String {
+    let names: Vec<&str> = routines.iter().map(RoutineName::as_str).collect();
+    some(&names)
+}
+
+/// The first of some foreign texts, and how many more there are.
+fn some<T: AsRef<str>>(texts: &[T]) -> String {
+    const SHOWN: usize = 3;
+    let shown = texts.iter().take(SHOWN).map(|text| escape(text.as_ref()));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match texts.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn short(revision: &Revision) -> String {

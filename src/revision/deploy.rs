@@ -24,7 +24,7 @@ use crate::routine::{Code, Digest, Revision};
 
 use super::git::Git;
 use super::intent::Journal;
-use super::lock::{self, LockError, StepLock};
+use super::lock::{self, LockError, StepLock, WatchLock};
 use super::mark::Instance;
 pub use publish::{Published, Unpublishable};
 pub use staging::Uncommittable;
@@ -126,6 +126,8 @@ pub struct Session {
     unread: BTreeMap<Revision, u32>,
     /// Versions that could not be saved or deleted, and what was told of it.
     spared: BTreeMap<Revision, String>,
+    /// The right to watch it.
+    watch: Option<WatchLock>,
 }
 
 /// One edit's way to the service. Holds the step lock until it is dropped.
@@ -305,7 +307,13 @@ impl Session {
             staged: None,
             unread: BTreeMap::new(),
             spared: BTreeMap::new(),
+            watch: None,
         }
+    }
+
+    /// Keeps the watch lock of the routine for as long as there is this session.
+    pub fn keep(&mut self, lock: Option<WatchLock>) {
+        self.watch = lock;
     }
 
     /// The routine.

@@ -25,10 +25,10 @@ const SILENT: [u32; 9] = [
 ];
 
 /// The settings of the system that bound watches. The second one is that of a user namespace and can be the lower one.
-const WATCHES: [&str; 2] = ["fs.inotify.max_user_watches", "user.max_inotify_watches"];
+pub(super) const WATCHES: [&str; 2] = ["fs.inotify.max_user_watches", "user.max_inotify_watches"];
 
 /// Those that bound instances.
-const INSTANCES: [&str; 2] = [
+pub(super) const INSTANCES: [&str; 2] = [
     "fs.inotify.max_user_instances",
     "user.max_inotify_instances",
 ];
@@ -96,7 +96,36 @@ pub(super) fn of(path: &Path, setting: Backend) -> Means {
     choose(setting, path.ancestors().find_map(file_system))
 }
 
-/// The routines that are polled, and what has been told of why.
+/// The names of file systems by the numbers that the kernel gives them: those that are silent, and the usual ones.
+const NAMES: [(u32, &str); 16] = [
+    (0x6969, "nfs"),
+    (0x517B, "smb"),
+    (0xFF53_4D42, "cifs"),
+    (0xFE53_4D42, "smb"),
+    (0x0102_1997, "9p"),
+    (0x6573_5546, "fuse"),
+    (0x794C_7630, "overlay"),
+    (0x00C3_6400, "ceph"),
+    (0x786F_4256, "vboxsf"),
+    (0xEF53, "ext4"),
+    (0x9123_683E, "btrfs"),
+    (0x5846_5342, "xfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x2FC1_2FC1, "zfs"),
+    (0xF2F5_2010, "f2fs"),
+    (0x482B, "hfsplus"),
+];
+
+/// The name of the file system that a path is on, or will be on.
+pub(super) fn file_system_name(path: &Path) -> String {
+    let Some(number) = path.ancestors().find_map(file_system) else {
+        return "unknown".into();
+    };
+    let known = NAMES.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| format!("{number:#x}"), |(_, name)| (*name).to_owned())
+}
+
+/// The routines, and trees by their numbers in plans, that are polled, and what has been told of why.
 #[derive(Debug)]
 pub(super) struct Polling {
     pub(super) setting: Backend,
@@ -175,6 +204,16 @@ impl Polling {
         told
     }
 
+    /// Whether a routine or tree is polled.
+    pub(super) fn is_polled(&self, user: usize) -> bool {
+        self.setting == Backend::Poll || self.routines.contains(&user)
+    }
+
+    /// Whether anything is.
+    pub(super) fn any(&self) -> bool {
+        self.setting == Backend::Poll || !self.routines.is_empty()
+    }
+
     /// Takes over that no event told of a change of this routine's entry; what is to be said of that, if it is news.
     /// From now on everything with the same root is looked at as well.
     pub(super) fn hear_nothing_of(
@@ -235,7 +274,7 @@ impl Polling {
 }
 
 /// What is wrong, and what helps.
-fn told(lack: &Lack, needed: usize) -> (String, String) {
+pub(super) fn told(lack: &Lack, needed: usize) -> (String, String) {
     match lack {
         Lack::Watches(_) => {
             let (key, most) = limit(WATCHES);
@@ -273,15 +312,16 @@ fn told(lack: &Lack, needed: usize) -> (String, String) {
 
 fn names(routines: &HashSet<usize>, targets: &[Target]) -> String {
     let first = routines.iter().min().and_then(|&first| targets.get(first));
-    let name = first.map_or("nothing", |target| target.routine.as_str());
-    match routines.len() {
-        0 | 1 => format!("`{name}` is"),
-        more => format!("`{name}` and {} more are", more - 1),
+    match (first, routines.len()) {
+        (None, 0) => "nothing is".into(),
+        (None, _) => "the inputs of builds and the files that fit patterns are".into(),
+        (Some(first), 1) => format!("`{}` is", first.routine),
+        (Some(first), more) => format!("`{}` and {} more are", first.routine, more - 1),
     }
 }
 
 /// The lower one of two settings of the system, with its name.
-fn limit(keys: [&'static str; 2]) -> (&'static str, String) {
+pub(super) fn limit(keys: [&'static str; 2]) -> (&'static str, String) {
     let read = |key: &'static str| {
         let path = Path::new("/proc/sys").join(key.replace('.', "/"));
         let text = std::fs::read_to_string(path).ok()?;
@@ -330,6 +370,7 @@ mod tests {
             root: "/p".into(),
             check: false,
             follow: false,
+            glob: None,
         }
     }
 
@@ -359,6 +400,7 @@ mod tests {
             of(Path::new("/proc/no/such/thing"), Backend::Auto),
             Means::Events
         );
+        assert_eq!(file_system_name(Path::new("/proc/no")), "0x9fa0");
         assert!(is_mount(Path::new("/proc")));
         assert!(!is_mount(Path::new("/proc/self")));
     }

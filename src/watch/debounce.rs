@@ -105,6 +105,11 @@ impl Debounce {
         }
     }
 
+    /// Takes in one more routine, which has the next number.
+    pub(super) fn grow(&mut self) {
+        self.pending.push(None);
+    }
+
     /// The same where a change may take this much longer to be seen to rest.
     pub(super) fn slower(mut self, by: Duration) -> Self {
         self.patience += by.min(LONGEST);

@@ -5,7 +5,7 @@
 //! of that is bounded by the number of routines and of watched paths, whatever storm of events comes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use notify::{Event, EventHandler, EventKind};
 use super::Noticing;
 use super::debounce::{Debounce, Hint};
 use crate::routine::RoutineName;
+
+/// How many events in trees are remembered until the thread hears of them. When there are more, something was missed.
+const MAX_STIRRED: usize = 4_096;
 
 /// How many errors in a row end the watches, to be made anew.
 const MAX_ERRORS: u32 = 5;
@@ -38,6 +41,10 @@ pub(super) struct Inbox {
     pub(super) heard: HashSet<usize>,
     /// Where entries are, with the numbers of their routines.
     pub(super) entries: HashMap<PathBuf, Vec<usize>>,
+    /// The directories of trees.
+    pub(super) trees: HashSet<PathBuf>,
+    /// What happened in them.
+    pub(super) stirred: Vec<(PathBuf, Hint)>,
     /// Where directories matter.
     pub(super) ways: HashSet<PathBuf>,
     /// Those of `ways` where a directory came or went.
@@ -95,6 +102,8 @@ impl Shared {
                 debounce,
                 heard: HashSet::new(),
                 entries: HashMap::new(),
+                trees: HashSet::new(),
+                stirred: Vec::new(),
                 ways: HashSet::new(),
                 moved: HashSet::new(),
                 gone: HashMap::new(),
@@ -196,8 +205,26 @@ impl Inbox {
                 };
                 matters = true;
             }
+            matters |= hint != Hint::Opened && self.stir(path, hint);
         }
         matters
+    }
+
+    /// Notes what happened in a tree; false if it was in none, or is noted already.
+    fn stir(&mut self, path: &Path, hint: Hint) -> bool {
+        let within = path
+            .parent()
+            .is_some_and(|parent| self.trees.contains(parent));
+        let last = self.stirred.last();
+        if !within || last.is_some_and(|(last, before)| last == path && *before == hint) {
+            return false;
+        }
+        if self.stirred.len() < MAX_STIRRED {
+            self.stirred.push((path.to_path_buf(), hint));
+        } else {
+            self.missed = true;
+        }
+        true
     }
 }
 
@@ -266,7 +293,6 @@ fn gone(kind: EventKind) -> Option<Gone> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind};

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
 use super::select::{PatternError, Verdict};
-use super::{Target, backend, snapshot};
-use crate::config::{self, Backend};
+use super::tree::Tree;
+use super::{Inputs, Target, backend, snapshot};
+use crate::config::{self, Backend, Glob, Pattern};
 use crate::routine::RoutineName;
 
 /// What is said of a path whose changes nobody would notice.
@@ -29,6 +30,10 @@ pub struct Explanation {
     pub real: Option<Real>,
     /// What it is to er-dev.
     pub verdict: Verdict,
+    /// The patterns that make it an input of builds, with the numbers of these.
+    pub inputs: Vec<(usize, Pattern)>,
+    /// The numbers of the patterns of entries that it fits.
+    pub fits: Vec<usize>,
     /// The routines in whose root it lies, or whose root it is.
     pub routines: Vec<RoutineName>,
     /// The routines whose entry lies beneath it.
@@ -78,6 +83,8 @@ impl Kind {
 /// Explains paths, of which relative ones begin at `here`.
 pub fn explain(
     targets: &[Target],
+    inputs: &[Inputs],
+    globs: &[Glob],
     watch: &config::Watch,
     paths: &[PathBuf],
     here: &Path,
@@ -87,12 +94,32 @@ pub fn explain(
     for (routine, target) in targets.iter().enumerate() {
         plan.add(routine, target);
     }
-    let explain = |path: &PathBuf| explain_one(targets, watch, &plan, path, here);
+    let nowhere = Path::new("");
+    let mut trees = Trees::default();
+    for inputs in inputs {
+        let tree = Tree::new(&inputs.dir, &inputs.patterns, &watch.ignore, nowhere)?;
+        trees.inputs.push((inputs.build, tree));
+    }
+    for glob in globs {
+        let tree = Tree::of_entries(glob, &watch.ignore, nowhere)?;
+        trees.entries.push(tree);
+    }
+    let explain = |path: &PathBuf| explain_one(targets, &trees, watch, &plan, path, here);
     paths.iter().map(explain).collect()
+}
+
+/// What patterns name.
+#[derive(Default)]
+struct Trees {
+    /// The inputs of builds, with the numbers of these.
+    inputs: Vec<(usize, Tree)>,
+    /// Entries.
+    entries: Vec<Tree>,
 }
 
 fn explain_one(
     targets: &[Target],
+    trees: &Trees,
     watch: &config::Watch,
     plan: &Plan,
     given: &Path,
@@ -113,15 +140,37 @@ fn explain_one(
     if let Some(leads_here) = leads_here.filter(|_| !is_entry) {
         verdict = Verdict::Target(names(targets, |at, _| leads_here.contains(&at)));
     }
+    let mut inputs = Vec::new();
+    for (build, tree) in &trees.inputs {
+        match (tree.verdict(&path, is_directory), &verdict) {
+            (Some(Ok(pattern)), _) => inputs.push((*build, pattern)),
+            (Some(Err(rule)), Verdict::Other { .. }) => verdict = Verdict::Ignored(rule),
+            _ => {}
+        }
+    }
+    let mut fits = Vec::new();
+    for (number, tree) in trees.entries.iter().enumerate().filter(|_| !is_directory) {
+        match (tree.verdict(&path, false), &verdict) {
+            (Some(Ok(_)), _) => fits.push(number),
+            (Some(Err(rule)), Verdict::Other { .. }) => verdict = Verdict::Ignored(rule),
+            _ => {}
+        }
+    }
+    let backend = match inputs.is_empty() && fits.is_empty() {
+        true => means(plan, &path, is_entry, watch.backend),
+        false => backend::of(&path, watch.backend).name(),
+    };
     Ok(Explanation {
         kind,
+        inputs,
+        fits,
+        backend,
         real: real(&path),
         verdict,
         routines: names(targets, |_, target| path.starts_with(&target.root)),
         holds: names(targets, |_, target| {
             target.entry != path && target.entry.starts_with(&path)
         }),
-        backend: means(plan, &path, is_entry, watch.backend),
         path,
     })
 }
@@ -219,10 +268,15 @@ mod tests {
             entry,
             check: true,
             follow: false,
+            glob: None,
         }
     }
 
     fn one(targets: &[Target], path: &str, here: &Path) -> Explanation {
+        with_inputs(targets, &[], path, here)
+    }
+
+    fn with_inputs(targets: &[Target], inputs: &[Inputs], path: &str, here: &Path) -> Explanation {
         let watch = config::Watch {
             debounce: Duration::ZERO,
             max_wait: Duration::ZERO,
@@ -232,7 +286,7 @@ mod tests {
             poll_interval: Duration::ZERO,
             ignore: Vec::new(),
         };
-        let explained = explain(targets, &watch, &[path.into()], here).unwrap();
+        let explained = explain(targets, inputs, &[], &watch, &[path.into()], here).unwrap();
         explained.into_iter().next().unwrap()
     }
 
@@ -266,6 +320,37 @@ mod tests {
         let targets = [target("hello", base.join("a/b/index.js"))];
         assert_eq!(one(&targets, "a/b/index.js", &base).backend, "inotify");
         assert_eq!(one(&targets, "a/b/c.js", &base).backend, "not watched");
+    }
+
+    #[test]
+    fn an_input_is_told_with_its_pattern_and_one_that_is_ignored_with_the_rule() {
+        let dir = directory();
+        let base = dir.path().canonicalize().unwrap();
+        // Otherwise it lies in the repository that the tests are built in.
+        fs::create_dir(base.join(".git")).unwrap();
+        fs::write(base.join(".gitignore"), "gen/\ndist/\n").unwrap();
+        let pattern = |text: &str, line| Pattern {
+            text: text.into(),
+            line,
+        };
+        let inputs = [Inputs {
+            build: 3,
+            dir: base.clone(),
+            patterns: vec![pattern("src", 5), pattern("dist/a.json", 6)],
+        }];
+        let told = |path| with_inputs(&[], &inputs, path, &base);
+        assert_eq!(told("src/a.ts").inputs, [(3, pattern("src", 5))]);
+        assert_eq!(told("dist/a.json").inputs, [(3, pattern("dist/a.json", 6))]);
+        assert_eq!(told("dist/b.json").inputs, []);
+        let ignored = told("src/gen/a.ts");
+        assert_eq!(ignored.inputs, []);
+        let Verdict::Ignored(rule) = ignored.verdict else {
+            panic!("{:?}", ignored.verdict);
+        };
+        assert_eq!(
+            (rule.pattern.as_str(), rule.names),
+            ("gen/", base.join("src/gen"))
+        );
     }
 
     #[test]

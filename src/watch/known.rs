@@ -64,6 +64,11 @@ impl Known {
         self.seen.and_then(|seen| seen.key)
     }
 
+    /// Whether there is anything at its path.
+    pub(super) fn is_there(&self) -> bool {
+        self.key().is_some()
+    }
+
     /// Whether a later write could have left it looking the same.
     pub(super) fn is_racy(&self) -> bool {
         self.seen.is_some_and(|seen| seen.racy)

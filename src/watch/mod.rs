@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `select` | pure: which paths count, and why |
 //! | `debounce` | pure: hints become settled changes |
+//! | `wanted` | pure: which files of a tree patterns name |
+//! | `claims` | pure: which file has which routine's name |
 //! | `looks` | pure: when to look where no event asks for it |
 //! | `events` | notify's events become hints |
 //! | `plan` | which directories have to be watched, and what to listen for there |
@@ -12,9 +14,13 @@
 //! | `marker` | how to know that every event of the past has been heard |
 //! | `roots` | whether the places of entries still stand, and if not, what became of them |
 //! | `snapshot` | what the disk holds: stat keys, digests |
+//! | `tree` | what is known of the files of one tree, and how they differ from it |
+//! | `trees` | all trees: the inputs of builds, and the files that fit patterns |
+//! | [`globs`] | the files that fit patterns at one moment |
 //! | `known` | what is known of one entry, and whether it can be taken as it is |
 //! | `outbox` | what is to be said, handed over in order |
 //! | [`explain`] | what a path is: entry, ignored by which rule, or nothing |
+//! | [`survey`] | whether this machine lets er-dev watch what it has to |
 //! | `thread` | the loop that ties them together, and what a look does |
 //! | [`source`] | one entry becomes [`crate::routine::Code`], or the reason why not |
 //! | [`syntax`] | whether JavaScript parses, and where it does not |
@@ -34,13 +40,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Backend, Pattern};
+use crate::config::{Backend, Glob, Pattern, Routine};
 use crate::routine::{Edit, RoutineName, Sighting};
 
 mod backend;
+mod claims;
 mod debounce;
 mod events;
 pub mod explain;
+pub mod globs;
 mod known;
 mod looks;
 mod marker;
@@ -53,8 +61,12 @@ pub mod secrets;
 pub mod select;
 mod snapshot;
 pub mod source;
+pub mod survey;
 pub mod syntax;
 mod thread;
+mod tree;
+mod trees;
+mod wanted;
 mod watches;
 
 /// A routine as the watch room sees it.
@@ -70,6 +82,33 @@ pub struct Target {
     pub check: bool,
     /// Whether symbolic links may lead the entry out of its root.
     pub follow: bool,
+    /// The number of the pattern that gives it, if one does.
+    pub glob: Option<usize>,
+}
+
+impl Target {
+    /// What watching needs to know of a routine.
+    pub fn of(routine: &Routine) -> Self {
+        Self {
+            routine: routine.name.clone(),
+            entry: routine.entry.clone(),
+            root: routine.root.clone(),
+            check: routine.check,
+            follow: routine.follow,
+            glob: routine.glob,
+        }
+    }
+}
+
+/// The files that one build reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// The number of the build.
+    pub build: usize,
+    /// The directory that relative patterns begin at, absolute.
+    pub dir: PathBuf,
+    /// Paths and patterns: `src`, `src/**/*.ts`, `!src/generated`.
+    pub patterns: Vec<Pattern>,
 }
 
 /// How files are watched.
@@ -109,7 +148,7 @@ pub enum WatchError {
         "cannot start watching: no inotify instance is left for this user (fs.inotify.max_user_instances) or no file descriptor for this process; raise the limits with `sudo sysctl fs.inotify.max_user_instances=1024` and `ulimit -n 1024`"
     )]
     Instances,
-    /// An `ignore` pattern is not a pattern.
+    /// A pattern is none.
     #[error(transparent)]
     Pattern(#[from] select::PatternError),
     /// The system refuses file events.
@@ -206,24 +245,42 @@ impl Sync {
 /// were is an edit too; a change of permissions alone is none.
 ///
 /// No edit after the first one has the digest of a half-written file, provided its writer closes it.
+///
+/// Files that fit one of `globs` are routines as long as they are there. Those of `targets` are known from the start;
+/// of any other, [`Sighting::Came`] comes before its first edit. Of targets with one name none is watched for edits until
+/// it is the only one; that there are several is among the first things said.
+///
+/// Of `inputs` what there is at the start is taken as it is; what changes later is told by [`Sighting::Inputs`].
 pub fn start(
     targets: Vec<Target>,
+    inputs: Vec<Inputs>,
+    globs: Vec<Glob>,
     settings: Settings,
     sightings: mpsc::Sender<Sighting>,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
-    start_with(targets, &settings, sightings, Box::new(watches::inotify))
+    start_with(
+        targets,
+        &inputs,
+        globs,
+        &settings,
+        sightings,
+        Box::new(watches::inotify),
+    )
 }
 
 /// The same with another source of events.
 fn start_with(
     targets: Vec<Target>,
+    inputs: &[Inputs],
+    globs: Vec<Glob>,
     settings: &Settings,
     sightings: mpsc::Sender<Sighting>,
     make: watches::Make,
 ) -> Result<(Watching, Vec<Edit>), WatchError> {
     let homes = snapshot::homes(&targets);
     let select = snapshot::select(&targets, &homes, &settings.ignore)?;
-    let (mut lookout, shared) = thread::Lookout::new(targets, settings, sightings, make);
+    let (mut lookout, shared) =
+        thread::Lookout::new(targets, inputs, globs, settings, sightings, make)?;
     let first = lookout.first_scan()?;
     let files = snapshot::count(lookout.targets(), &select);
     let directories = lookout.directories();

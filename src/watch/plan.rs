@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) ways: HashSet<PathBuf>,
     /// The directories that entries are in.
     pub(super) homes: HashSet<PathBuf>,
+    /// The directories that tops of trees are, or are in.
+    pub(super) tops: HashSet<PathBuf>,
     /// The directory for markers, if it is there.
     pub(super) private: Option<PathBuf>,
     /// The routines that need each directory to be watched.
@@ -53,7 +55,7 @@ struct Way {
 
 /// Where a path leads.
 #[derive(Debug, Clone)]
-enum End {
+pub(super) enum End {
     /// To something, which is really here.
     There(PathBuf),
     /// To nothing: this directory would have to be made next.
@@ -93,7 +95,33 @@ impl Plan {
         }
     }
 
-    /// The routines that need one of these directories.
+    /// Looks where a file, or the top of a tree, is now, and listens for the coming and going of it.
+    pub(super) fn top(&mut self, user: usize, path: &Path) -> End {
+        let way = trace(Path::new("/"), path);
+        for link in way.detours.iter().chain(&way.names) {
+            self.name(user, link);
+        }
+        match &way.end {
+            End::There(path) | End::NoWay(path) | End::Missing(path) => self.name(user, path),
+            End::Circle => {}
+        }
+        if let End::There(path) = &way.end {
+            let directory = path.is_dir().then_some(path.as_path());
+            let directory = directory.or(path.parent());
+            self.tops.extend(directory.map(Path::to_path_buf));
+        }
+        way.end
+    }
+
+    /// Watches a directory of a tree; the path that its events carry.
+    pub(super) fn part(&mut self, user: usize, path: &Path) -> Option<(PathBuf, DirectoryId)> {
+        let directory = self.directory(path)?;
+        self.used(user, &directory);
+        let id = self.directories.get(&directory).copied()?;
+        Some((directory, id))
+    }
+
+    /// The routines, or whatever else has a number, that need one of these directories.
     pub(super) fn users<'a>(
         &self,
         directories: impl IntoIterator<Item = &'a PathBuf>,
@@ -275,6 +303,7 @@ mod tests {
             root: root.to_path_buf(),
             check: false,
             follow,
+            glob: None,
         };
         plan.add(0, &target);
         plan

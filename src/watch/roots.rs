@@ -15,6 +15,7 @@ use super::{Target, backend};
 #[derive(Debug)]
 pub(super) struct Roots {
     roots: Vec<Root>,
+    numbers: HashMap<PathBuf, usize>,
     /// The number of each routine's root.
     of: Vec<usize>,
 }
@@ -23,8 +24,10 @@ pub(super) struct Roots {
 #[derive(Debug)]
 struct Root {
     path: PathBuf,
-    /// The numbers and entries of its routines.
-    entries: Vec<(usize, PathBuf)>,
+    /// The numbers of its routines.
+    entries: Vec<usize>,
+    /// The entries that are not there because they fit a pattern: when none of these is left, that is news.
+    named: Vec<PathBuf>,
     /// What it was when it stood.
     nature: Option<Nature>,
     /// Whether it has been said that nothing is taken from there.
@@ -51,25 +54,35 @@ pub(super) enum Turn {
 
 impl Roots {
     pub(super) fn new(targets: &[Target]) -> Self {
-        let mut roots: Vec<Root> = Vec::new();
-        let mut numbers = HashMap::new();
-        let mut of = Vec::new();
-        for (routine, target) in targets.iter().enumerate() {
-            let number = *numbers.entry(&target.root).or_insert_with(|| {
-                roots.push(Root {
-                    path: target.root.clone(),
-                    entries: Vec::new(),
-                    nature: None,
-                    away: false,
-                });
-                roots.len() - 1
-            });
-            if let Some(root) = roots.get_mut(number) {
-                root.entries.push((routine, target.entry.clone()));
-            }
-            of.push(number);
+        let mut roots = Self {
+            roots: Vec::new(),
+            numbers: HashMap::new(),
+            of: Vec::new(),
+        };
+        for target in targets {
+            roots.add(target);
         }
-        Self { roots, of }
+        roots
+    }
+
+    /// Takes in the routine with the next number.
+    pub(super) fn add(&mut self, target: &Target) {
+        let number = self.numbers.entry(target.root.clone()).or_insert_with(|| {
+            self.roots.push(Root {
+                path: target.root.clone(),
+                entries: Vec::new(),
+                named: Vec::new(),
+                nature: None,
+                away: false,
+            });
+            self.roots.len() - 1
+        });
+        if let Some(root) = self.roots.get_mut(*number) {
+            root.entries.push(self.of.len());
+            root.named
+                .extend(target.glob.is_none().then(|| target.entry.clone()));
+        }
+        self.of.push(*number);
     }
 
     /// Whether it has been said that nothing is taken from a routine's root.
@@ -95,7 +108,7 @@ impl Roots {
 
     /// Looks which of these routines have a root that is no longer as it was said to be.
     pub(super) fn turned(&self, routines: impl IntoIterator<Item = usize>) -> HashSet<usize> {
-        let numbers = self.numbers(routines).into_iter();
+        let numbers = self.numbers_of(routines).into_iter();
         let roots = numbers.filter_map(|number| self.roots.get(number));
         let turned = roots.filter(|root| root.trouble(&HashMap::new()).is_some() != root.away);
         turned.flat_map(|root| root.routines()).collect()
@@ -108,7 +121,7 @@ impl Roots {
         gone: &HashMap<PathBuf, Gone>,
     ) -> Vec<Turn> {
         let mut turns = Vec::new();
-        for number in self.numbers(routines) {
+        for number in self.numbers_of(routines) {
             let Some(root) = self.roots.get_mut(number) else {
                 continue;
             };
@@ -154,7 +167,7 @@ impl Roots {
         }
     }
 
-    fn numbers(&self, routines: impl IntoIterator<Item = usize>) -> HashSet<usize> {
+    fn numbers_of(&self, routines: impl IntoIterator<Item = usize>) -> HashSet<usize> {
         let routines = routines.into_iter();
         routines
             .filter_map(|routine| self.of.get(routine).copied())
@@ -164,7 +177,7 @@ impl Roots {
 
 impl Root {
     fn routines(&self) -> impl Iterator<Item = usize> {
-        self.entries.iter().map(|&(routine, _)| routine)
+        self.entries.iter().copied()
     }
 
     /// What is wrong with it; `None` if it stands, or if it cannot be looked at, which its entries tell of.
@@ -191,9 +204,9 @@ impl Root {
             Err(_) => return None,
         }
         // Only where no entry is left, since listing a directory causes events.
-        let left = |(_, entry): &(usize, PathBuf)| fs::symlink_metadata(entry).is_ok();
-        (!self.entries.iter().any(left) && is_empty(&self.path))
-            .then(|| format!("`{shown}` is empty"))
+        let left = |entry: &PathBuf| fs::symlink_metadata(entry).is_ok();
+        let emptied = !self.named.is_empty() && !self.named.iter().any(left);
+        (emptied && is_empty(&self.path)).then(|| format!("`{shown}` is empty"))
     }
 
     /// What it was in that was mounted and is so no longer, unless it leads elsewhere by now.
@@ -273,6 +286,7 @@ mod tests {
             root: root.clone(),
             check: false,
             follow: false,
+            glob: None,
         };
         let mut roots = Roots::new(&["a", "b"].map(target));
         assert_eq!(roots.turn([0], &HashMap::new()), []);
@@ -360,6 +374,7 @@ mod tests {
             root: root.clone(),
             check: false,
             follow: false,
+            glob: None,
         };
         let mut roots = Roots::new(&[target]);
         assert_eq!(roots.turn([0], &HashMap::new()), []);

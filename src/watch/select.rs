@@ -1,7 +1,6 @@
 //! Which paths count, and why: entries always do, and of the rest what no ignore rule names.
 //!
-//! It is handed the text of the ignore files and reads none itself. With entries that are single files only entries
-//! start anything; what else is there is only counted and explained.
+//! It is handed the text of the ignore files and reads none itself.
 //!
 //! Rules are applied as git applies them: of the rules in one file the last one wins, those of a deeper directory win
 //! over those above it, and what lies in an ignored directory is ignored whatever else names it. Of the kinds of rules
@@ -9,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -104,7 +104,13 @@ pub struct PatternError {
 #[derive(Debug)]
 pub struct Select {
     entries: HashMap<PathBuf, Vec<RoutineName>>,
-    roots: Vec<(PathBuf, Vec<Layer>)>,
+    roots: Vec<(PathBuf, Rules)>,
+}
+
+/// The rules of one directory and of those above it, the strongest last.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    layers: Vec<Arc<Layer>>,
 }
 
 /// The rules of one place, which hold for what is beneath one directory.
@@ -139,8 +145,8 @@ impl Select {
         }
         let mut built = Vec::new();
         for (root, files) in roots {
-            let layers = layers(&root, files, patterns)?;
-            built.push((root, layers));
+            let rules = Rules::new(&root, patterns)?.with(files);
+            built.push((root, rules));
         }
         Ok(Self {
             entries,
@@ -162,7 +168,7 @@ impl Select {
         // The innermost root knows best.
         let within = self.roots.iter().filter(|(root, _)| path.starts_with(root));
         let root = within.max_by_key(|(root, _)| root.as_os_str().len());
-        let judged = root.map(|(_, layers)| judge(layers, path, is_directory));
+        let judged = root.map(|(_, rules)| rules.judge(path, is_directory));
         let (ignored, kept) = judged.unwrap_or_default();
         match (self.entries.get(path), ignored) {
             (Some(routines), despite) => Verdict::Entry {
@@ -175,22 +181,76 @@ impl Select {
     }
 }
 
-/// The rule that ignores a path, else the last negated one that keeps it or a directory it is in.
-fn judge(layers: &[Layer], path: &Path, is_directory: bool) -> (Option<Rule>, Option<Rule>) {
-    let mut steps: Vec<&Path> = path.ancestors().collect();
-    steps.reverse();
-    let mut kept = None;
-    for step in steps {
-        let is_directory = is_directory || step != path;
-        let mut strongest_first = layers.iter().rev();
-        match strongest_first.find_map(|layer| layer.decides(step, is_directory)) {
-            // Git does not look into an ignored directory.
-            Some((rule, true)) => return (Some(rule), None),
-            Some((rule, false)) => kept = Some(rule),
-            None => {}
-        }
+impl Rules {
+    /// No rules at all.
+    pub(super) fn none() -> Self {
+        Self { layers: Vec::new() }
     }
-    (None, kept)
+
+    /// What is built in and what the configuration says of what is beneath a directory.
+    pub(super) fn new(root: &Path, patterns: &[Pattern]) -> Result<Self, PatternError> {
+        let mut builder = GitignoreBuilder::new(root);
+        for pattern in BUILT_IN {
+            let added = builder.add_line(None, pattern);
+            added.map_err(|error| refused(pattern, &error))?;
+        }
+        let built_in = Layer::new(root, Place::BuiltIn, &builder)?;
+        let mut builder = GitignoreBuilder::new(root);
+        for pattern in patterns {
+            let added = builder.add_line(tag(pattern.line), &pattern.text);
+            added.map_err(|error| refused(&pattern.text, &error))?;
+        }
+        let config = Layer::new(root, Place::Config, &builder)?;
+        Ok(Self {
+            layers: vec![Arc::new(built_in), Arc::new(config)],
+        })
+    }
+
+    /// The same with some ignore files and their text.
+    pub(super) fn with(&self, files: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
+        let mut layers = self.layers.clone();
+        for (file, text) in files {
+            let Some(directory) = file.parent() else {
+                continue;
+            };
+            let mut builder = GitignoreBuilder::new(directory);
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+            for (number, line) in (1..).zip(text.lines()) {
+                let _ = builder.add_line(tag(number), line);
+            }
+            let layer = Layer::new(directory, Place::File(file.clone()), &builder);
+            layers.extend(layer.map(Arc::new));
+        }
+        layers.sort_by_key(|layer| layer.strength());
+        Self { layers }
+    }
+
+    /// The rule that ignores a path by its own name, whatever becomes of the directories it is in.
+    pub(super) fn ignores(&self, path: &Path, is_directory: bool) -> Option<Rule> {
+        let decided = self.decides(path, is_directory);
+        decided.and_then(|(rule, ignores)| ignores.then_some(rule))
+    }
+
+    /// The rule that ignores a path, else the last negated one that keeps it or a directory it is in.
+    fn judge(&self, path: &Path, is_directory: bool) -> (Option<Rule>, Option<Rule>) {
+        let mut steps: Vec<&Path> = path.ancestors().collect();
+        steps.reverse();
+        let mut kept = None;
+        for step in steps {
+            match self.decides(step, is_directory || step != path) {
+                // Git does not look into an ignored directory.
+                Some((rule, true)) => return (Some(rule), None),
+                Some((rule, false)) => kept = Some(rule),
+                None => {}
+            }
+        }
+        (None, kept)
+    }
+
+    fn decides(&self, path: &Path, is_directory: bool) -> Option<(Rule, bool)> {
+        let mut strongest_first = self.layers.iter().rev();
+        strongest_first.find_map(|layer| layer.decides(path, is_directory))
+    }
 }
 
 impl Layer {
@@ -204,6 +264,19 @@ impl Layer {
             place,
             globs: builder.build().map_err(|error| refused("all", &error))?,
         })
+    }
+
+    /// Its place in the order in which later ones win: its kind, then how deep it lies.
+    fn strength(&self) -> (usize, usize) {
+        let kind = match &self.place {
+            Place::BuiltIn => 0,
+            Place::File(file) => {
+                let kind = IGNORE_FILES.iter().position(|name| file.ends_with(name));
+                1 + kind.unwrap_or_default()
+            }
+            Place::Config => 1 + IGNORE_FILES.len(),
+        };
+        (kind, self.directory.components().count())
     }
 
     /// The last rule here that matches a path, and whether it ignores it.
@@ -234,45 +307,6 @@ impl Layer {
         };
         Some((rule, ignores))
     }
-}
-
-/// All rules for what is in a root, the strongest last.
-fn layers(
-    root: &Path,
-    mut files: Vec<(PathBuf, String)>,
-    patterns: &[Pattern],
-) -> Result<Vec<Layer>, PatternError> {
-    let mut builder = GitignoreBuilder::new(root);
-    for pattern in BUILT_IN {
-        let added = builder.add_line(None, pattern);
-        added.map_err(|error| refused(pattern, &error))?;
-    }
-    let mut layers = vec![Layer::new(root, Place::BuiltIn, &builder)?];
-    files.sort_by_key(|(file, _)| strength(file));
-    for (file, text) in files {
-        let Some(directory) = file.parent() else {
-            continue;
-        };
-        let mut builder = GitignoreBuilder::new(directory);
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        for (number, line) in (1..).zip(text.lines()) {
-            let _ = builder.add_line(tag(number), line);
-        }
-        layers.push(Layer::new(directory, Place::File(file.clone()), &builder)?);
-    }
-    let mut builder = GitignoreBuilder::new(root);
-    for pattern in patterns {
-        let added = builder.add_line(tag(pattern.line), &pattern.text);
-        added.map_err(|error| refused(&pattern.text, &error))?;
-    }
-    layers.push(Layer::new(root, Place::Config, &builder)?);
-    Ok(layers)
-}
-
-/// An ignore file's place in the order in which later ones win: its kind, then how deep it lies.
-fn strength(file: &Path) -> (Option<usize>, usize) {
-    let kind = IGNORE_FILES.iter().position(|name| file.ends_with(name));
-    (kind, file.components().count())
 }
 
 /// A glob remembers the file it is from and not the line. As a layer knows its file, the line is put there.
@@ -311,6 +345,7 @@ mod tests {
             root: "/p/dist".into(),
             check: true,
             follow: false,
+            glob: None,
         };
         let files = files.iter();
         let files = files.map(|(file, text)| (Path::new("/p").join(file), (*text).into()));

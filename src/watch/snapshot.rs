@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Target;
-use super::select::{IGNORE_FILES, PatternError, Select, Verdict};
+use super::select::{IGNORE_FILES, PatternError, Rules, Select, Verdict};
 use super::source::{self, SourceError};
 use crate::config::Pattern;
 use crate::routine::Digest;
@@ -28,7 +29,7 @@ const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 const COARSE_GRAIN: Duration = Duration::from_secs(2);
 
 /// What changes when a file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct StatKey {
     device: u64,
     inode: u64,
@@ -75,7 +76,20 @@ impl StatKey {
         self.links > 1
     }
 
-    fn is_racy(&self, now: SystemTime) -> bool {
+    /// What stands for it where there are many; never 0.
+    pub(super) fn print(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish() | 1
+    }
+
+    /// The length of the file, in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether a write after `now` could leave the very same key.
+    pub(super) fn is_racy(&self, now: SystemTime) -> bool {
         let (Ok(seconds), Ok(nanoseconds)) =
             (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
         else {
@@ -137,6 +151,14 @@ pub(super) fn select(
     Select::new(targets, rules.collect(), patterns)
 }
 
+/// The rules of a root, with what the ignore files in one of its directories and on the way there say.
+pub(super) fn rules(rules: &Rules, root: &Path, directory: &Path) -> Rules {
+    let top = repository(root).unwrap_or(root);
+    let ways = directory.ancestors();
+    let ways = ways.take_while(|path| path.starts_with(top));
+    rules.with(ways.flat_map(ignore_files))
+}
+
 /// The top of the git repository that a directory is in.
 fn repository(directory: &Path) -> Option<&Path> {
     let is_top = |path: &&Path| fs::symlink_metadata(path.join(".git")).is_ok();
@@ -145,7 +167,7 @@ fn repository(directory: &Path) -> Option<&Path> {
 
 /// The ignore files of a directory. Like git, it does not follow a link that is in the place of one, and of a file that is
 /// not UTF-8 every line counts that is.
-fn ignore_files(directory: &Path) -> impl Iterator<Item = (PathBuf, String)> {
+pub(super) fn ignore_files(directory: &Path) -> impl Iterator<Item = (PathBuf, String)> {
     IGNORE_FILES.iter().filter_map(|name| {
         let path = directory.join(name);
         let metadata = fs::symlink_metadata(&path).ok()?;
@@ -188,6 +210,7 @@ mod tests {
             root: root.to_path_buf(),
             check: false,
             follow: false,
+            glob: None,
         }
     }
 

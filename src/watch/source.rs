@@ -374,6 +374,7 @@ mod tests {
             root: root.to_path_buf(),
             check: true,
             follow: false,
+            glob: None,
         }
     }
 

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+mod trees;
+
 use super::events::Ear;
 use super::watches::{self, Make};
 use super::{Noticing, Settings, Target, WatchError, Watching, start_with};
@@ -83,7 +85,8 @@ impl Site {
         };
         set(&mut settings);
         let (sender, sightings) = mpsc::channel(8);
-        let (watching, first) = start_with(targets, &settings, sender, make).unwrap();
+        let (watching, first) =
+            start_with(targets, &[], Vec::new(), &settings, sender, make).unwrap();
         let here = fs::read(&entry).ok().map(|bytes| Digest::of(&bytes));
         assert!(first.iter().all(|edit| edit.saves == 0));
         assert_eq!(first.len(), 1 + usize::from(here.is_some()));
@@ -167,6 +170,7 @@ fn target(name: &str, entry: &Path) -> Target {
         root: entry.parent().unwrap().to_path_buf(),
         check: false,
         follow: false,
+        glob: None,
     }
 }
 
@@ -790,7 +794,7 @@ async fn without_polling_a_limit_at_the_start_is_an_error_and_a_later_one_is_non
         fs::write(dir.path().join("index.js"), "first").unwrap();
         let (sender, mut sightings) = mpsc::channel(8);
         let make = Stub::default().with_watches(left);
-        let started = start_with(targets, &settings, sender, make);
+        let started = start_with(targets, &[], Vec::new(), &settings, sender, make);
         let (watching, _) = match (left, started) {
             (0, Err(error)) => {
                 assert!(matches!(error, WatchError::Watches { .. }), "{error}");
@@ -1019,7 +1023,8 @@ async fn a_save_during_looks_at_a_thousand_routines_is_taken_on_time() {
     };
     let (sender, mut sightings) = mpsc::channel(8);
     let make: Make = Box::new(watches::inotify);
-    let (watching, first) = start_with(targets.collect(), &settings, sender, make).unwrap();
+    let (watching, first) =
+        start_with(targets.collect(), &[], Vec::new(), &settings, sender, make).unwrap();
     assert_eq!(first.len(), 1_000);
     let mut late = [Vec::new(), Vec::new()];
     let sync = watching.sync();

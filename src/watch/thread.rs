@@ -9,7 +9,9 @@
 //! after it has been made, and emptying a file takes it long enough to be met: so the stat key of what was read also
 //! has to be the one that the file had a while before, when the quiet time began.
 
+mod files;
 mod look;
+mod trees;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,7 +21,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::look::Reread;
+use self::trees::Walk;
 use super::backend::{Lack, Means, Polling};
+use super::claims::Claims;
 use super::debounce::{BRIEF, Debounce, Due, Gate, Hint};
 use super::events::{Life, Shared};
 use super::known::Known;
@@ -28,9 +32,11 @@ use super::marker::Marker;
 use super::outbox::Outbox;
 use super::roots::{Roots, Turn};
 use super::snapshot::{self, Seen};
+use super::tree::Budget;
+use super::trees::Trees;
 use super::watches::{Make, Watches};
-use super::{Settings, Target, WatchError};
-use crate::config::Backend;
+use super::{Inputs, Settings, Target, WatchError};
+use crate::config::{Backend, Glob};
 use crate::routine::{Edit, Sighting};
 
 /// The shortest pause between two complete looks that lost events ask for. It bounds what a storm of events costs.
@@ -44,6 +50,11 @@ pub(super) struct Lookout {
     targets: Vec<Target>,
     routines: Vec<Known>,
     roots: Roots,
+    trees: Trees,
+    globs: Vec<Glob>,
+    claims: Claims,
+    /// Files that fit patterns and of which it was said that they cannot be routines.
+    unnamed: HashSet<PathBuf>,
     shared: Arc<Shared>,
     watches: Watches,
     polling: Polling,
@@ -71,6 +82,8 @@ enum Work {
     Ended,
     /// These routines had hints.
     Note(HashSet<usize>),
+    /// Something happened in trees.
+    Stirred(Vec<(PathBuf, Hint)>),
     /// Directories came or went.
     Moved,
     /// Events were lost.
@@ -81,6 +94,8 @@ enum Work {
     Sync(Vec<u64>),
     /// Changes are due.
     Settle(Vec<Due>, Instant),
+    /// Changes of trees are due.
+    SettleTrees(Vec<Due>),
     /// Changes do not settle.
     Overdue(Vec<Due>),
 }
@@ -88,10 +103,12 @@ enum Work {
 impl Lookout {
     pub(super) fn new(
         targets: Vec<Target>,
+        inputs: &[Inputs],
+        globs: Vec<Glob>,
         settings: &Settings,
         sightings: mpsc::Sender<Sighting>,
         make: Make,
-    ) -> (Self, Arc<Shared>) {
+    ) -> Result<(Self, Arc<Shared>), WatchError> {
         let debounce = Debounce::new(targets.len(), settings.debounce, settings.max_wait);
         let debounce = match settings.backend {
             Backend::Native => debounce,
@@ -103,6 +120,10 @@ impl Lookout {
         let lookout = Self {
             routines: Vec::new(),
             roots: Roots::new(&targets),
+            trees: Trees::new(inputs, &globs, settings)?,
+            globs,
+            claims: Claims::default(),
+            unnamed: HashSet::new(),
             targets,
             watches: Watches::new(&shared, make),
             polling: Polling::new(settings.backend, settings.poll_interval),
@@ -120,21 +141,24 @@ impl Lookout {
             missed_not_before: now,
             gave_way: now,
         };
-        (lookout, shared)
+        Ok((lookout, shared))
     }
 
     /// Arms the watches and reads every entry once. Of a root that is away there is no edit: that it is will be the
     /// first thing said.
     pub(super) fn first_scan(&mut self) -> Result<Vec<Edit>, WatchError> {
-        let lack = self.arm().lack;
+        let lack = self.arm(Walk::First(Budget::new())).lack;
         let lack = lack.filter(|lack| !matches!(lack, Lack::Directory(..)));
         if let (Backend::Native, Some(lack)) = (self.polling.setting, lack) {
             return Err(lack.into());
         }
         self.routines = self.targets.iter().map(Known::first).collect();
+        self.claim_first();
         self.turn(0..self.targets.len());
         let mut edits = Vec::new();
-        for (target, known) in self.targets.iter().zip(&self.routines) {
+        let watched = self.targets.iter().zip(&self.routines).enumerate();
+        let watched = watched.filter(|(routine, _)| self.claims.holds(*routine));
+        for (_, (target, known)) in watched {
             edits.extend(known.seen.map(|seen| Edit {
                 routine: target.routine.clone(),
                 saves: 0,
@@ -171,6 +195,7 @@ impl Lookout {
                     self.look_in_full(Reread::Racy);
                 }
                 Work::Note(heard) => self.note(&heard),
+                Work::Stirred(stirred) => self.stir(&stirred),
                 Work::Moved => self.look_in_full(Reread::Racy),
                 Work::Missed => {
                     self.lost = self.lost.saturating_add(1);
@@ -183,6 +208,7 @@ impl Lookout {
                 Work::Look(look) => self.look(look),
                 Work::Sync(numbers) => self.begin_syncs(&numbers),
                 Work::Settle(due, settled) => self.settle(&due, settled),
+                Work::SettleTrees(due) => self.settle_trees(&due),
                 Work::Overdue(overdue) => self.wait_for(&overdue),
             }
             self.end_syncs();
@@ -203,6 +229,9 @@ impl Lookout {
             if !inbox.heard.is_empty() {
                 return Work::Note(std::mem::take(&mut inbox.heard));
             }
+            if !inbox.stirred.is_empty() {
+                return Work::Stirred(std::mem::take(&mut inbox.stirred));
+            }
             if !inbox.moved.is_empty() {
                 return Work::Moved;
             }
@@ -217,6 +246,10 @@ impl Lookout {
             if !due.is_empty() {
                 return Work::Settle(due, now);
             }
+            let due = self.trees.due(now);
+            if !due.is_empty() {
+                return Work::SettleTrees(due);
+            }
             let overdue = inbox.debounce.overdue(now);
             if !overdue.is_empty() {
                 return Work::Overdue(overdue);
@@ -229,7 +262,11 @@ impl Lookout {
                 until = until.min(self.missed_not_before);
             }
             let debounce = &inbox.debounce;
-            let deadlines = [debounce.next_deadline(), debounce.next_overdue()];
+            let deadlines = [
+                debounce.next_deadline(),
+                debounce.next_overdue(),
+                self.trees.next_deadline(),
+            ];
             if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 until = until.min(deadline);
             }
@@ -323,6 +360,7 @@ impl Lookout {
             let target = self.targets.get(due.routine);
             if let (Some(target), Some(known)) = (target, self.routines.get(due.routine))
                 && !self.roots.is_away(due.routine)
+                && self.claims.holds(due.routine)
                 && self.waiting.insert(due.routine)
             {
                 let why = known.why_it_waits(due.gate);
@@ -351,7 +389,11 @@ impl Lookout {
     fn turn(&mut self, routines: impl IntoIterator<Item = usize>) {
         let gone = self.shared.inbox().gone.clone();
         let turns = self.roots.turn(routines, &gone);
-        let name = |routine: usize| self.targets.get(routine).map(|it| it.routine.clone());
+        let name = |routine: usize| {
+            let target = self.targets.get(routine);
+            let target = target.filter(|_| self.claims.holds(routine));
+            target.map(|target| target.routine.clone())
+        };
         for turn in &turns {
             match turn {
                 Turn::Away(routines, reason) => {
@@ -404,6 +446,7 @@ impl Lookout {
         if self.roots.is_away(due.routine) {
             return None;
         }
+        let came = self.set_present(due.routine, seen.key.is_some(), settled);
         let target = self.targets.get(due.routine)?;
         let known = self.routines.get_mut(due.routine)?;
         if known.is_led_elsewhere(target) {
@@ -418,7 +461,7 @@ impl Lookout {
         let before = known.take(target, seen);
         let other = before.is_none_or(|before| before.digest != seen.digest);
         known.learn(due.gate, told, other);
-        if told == 0 && !other {
+        if !self.claims.holds(due.routine) || told == 0 && !other && !came {
             return None;
         }
         if due.gate == Gate::Unseen && told == 0 && unheard {
@@ -440,11 +483,19 @@ impl Lookout {
     /// Makes sure that every change up to now is known, and remembers which ones have to settle.
     fn begin_syncs(&mut self, numbers: &[u64]) {
         self.marker.wait();
+        let stirred = std::mem::take(&mut self.shared.inbox().stirred);
+        self.stir(&stirred);
         self.look_in_full(Reread::Held);
-        let inbox = self.shared.inbox();
-        let unsettled: HashSet<usize> = inbox.debounce.unsettled().collect();
+        let unsettled = self.unsettled();
         let begun = numbers.iter().map(|&number| (number, unsettled.clone()));
         self.syncs.extend(begun);
+    }
+
+    /// The routines, and the trees by the numbers that plans know them by, that have not settled.
+    fn unsettled(&self) -> HashSet<usize> {
+        let inbox = self.shared.inbox();
+        let routines = inbox.debounce.unsettled();
+        routines.chain(self.trees.unsettled()).collect()
     }
 
     /// Tells of the syncs whose changes have all settled.
@@ -452,7 +503,7 @@ impl Lookout {
         if self.syncs.is_empty() {
             return;
         }
-        let unsettled: HashSet<usize> = self.shared.inbox().debounce.unsettled().collect();
+        let unsettled = self.unsettled();
         let outbox = &mut self.outbox;
         self.syncs.retain_mut(|(number, waited_for)| {
             waited_for.retain(|routine| unsettled.contains(routine));

@@ -174,6 +174,24 @@ impl Watches {
         armed
     }
 
+    /// Watches one directory of a tree, if there are watches at all.
+    pub(super) fn hold(&mut self, path: &Path, id: DirectoryId) -> Result<(), Lack> {
+        match self.armed.get(path) {
+            Some(&known) if known == id => return Ok(()),
+            Some(_) => self.disarm(path),
+            None => {}
+        }
+        let now = Instant::now();
+        if self.holder.is_none() || self.retry.is_some_and(|retry| now < retry) {
+            return Ok(());
+        }
+        let held = self.arm_one(path, id);
+        if held.is_err() {
+            self.retry = Some(self.backoff.failed(now));
+        }
+        held.map(|_| ())
+    }
+
     /// Watches one directory; whether another plan is needed to see what happened there meanwhile.
     fn arm_one(&mut self, path: &Path, id: DirectoryId) -> Result<bool, Lack> {
         let watched = self.ask(|holder| holder.watch(path, RecursiveMode::NonRecursive));

@@ -201,6 +201,28 @@ async fn f03_a_file_of_the_vendor_that_is_no_private_file_is_refused_like_any_ot
             let ended = push(&bed, &[]).await;
             assert!(refusal(&ended).contains("is open to other users"), "{file}");
         }
+        let dir = path.parent().unwrap();
+        for open in [0o777, 0o770, 0o722, 0o702] {
+            write(&path, &text, 0o600);
+            std::fs::set_permissions(dir, mode(open)).unwrap();
+            let ended = push(&bed, &[]).await;
+            assert!(
+                refusal(&ended).contains("can be written by other users"),
+                "{file}"
+            );
+            assert!(refusal(&ended).contains("chmod go-w"), "{file}");
+        }
+        // Others may look into it, and put what they like beside it where they cannot touch the file.
+        for closed in [0o755, 0o700, 0o1777] {
+            std::fs::set_permissions(dir, mode(closed)).unwrap();
+            let ended = push(&bed, &[]).await;
+            assert!(
+                !refusal(&ended).contains("other users"),
+                "{file}: {}",
+                ended.stderr
+            );
+        }
+        std::fs::set_permissions(dir, mode(0o700)).unwrap();
         write(&path.with_extension("real"), &text, 0o600);
         std::fs::remove_file(&path).unwrap();
         symlink(path.with_extension("real"), &path).unwrap();
@@ -209,6 +231,19 @@ async fn f03_a_file_of_the_vendor_that_is_no_private_file_is_refused_like_any_ot
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
         assert!(refusal(&push(&bed, &[]).await).contains("not a regular file"));
         std::fs::remove_file(&path).unwrap();
+        write(&path, &text, 0o600);
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            let ended = push(&bed, &[]).await;
+            assert!(
+                refusal(&ended).contains("belongs to another user"),
+                "{file}"
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(refusal(&push(&bed, &[]).await).contains("not a regular file"));
+        std::fs::remove_dir(&path).unwrap();
         let huge = std::fs::File::create(&path).unwrap();
         huge.set_permissions(mode(0o600)).unwrap();
         huge.set_len(1 << 30).unwrap();
@@ -309,11 +344,14 @@ async fn f09_a_command_that_prints_a_key_gets_no_secret_and_can_be_forbidden() {
     write(&cli, &profile, 0o600);
     let canary = format!("canary-{:032x}", fastrand::u128(..));
     let path = std::env::var("PATH").unwrap();
+    let proxy = format!("http://me:{canary}@127.0.0.1:9");
     let mut variables = vec![
         ("PATH", path.as_str()),
         ("LANG", "C"),
         ("ALIBABA_CLOUD_SECURITY_TOKEN", canary.as_str()),
         ("SOME_SECRET", canary.as_str()),
+        ("HTTPS_PROXY", proxy.as_str()),
+        ("https_proxy", proxy.as_str()),
     ];
     bed.assert_there_once("External", &push(&bed, &variables).await);
     let seen = std::fs::read_to_string(seen).unwrap();

@@ -5,22 +5,29 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::document::{Document, field};
+use crate::secrets::Text;
+
 /// A key as it was handed out.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Handed {
-    pub(super) id: String,
-    pub(super) secret: String,
-    pub(super) token: Option<String>,
+    pub(super) id: Text,
+    pub(super) secret: Text,
+    pub(super) token: Option<Text>,
     pub(super) ends: Option<Timestamp>,
 }
 
 /// The answer of the metadata of an ECS instance, or of a credentials URI, which has the same five fields.
 pub(super) fn of_server(text: &str) -> Result<Handed, &'static str> {
-    let answer = object(text)?;
-    if !matches!(field(&answer, "Code").as_deref(), Some("Success") | None) {
+    of_five_fields(&object(text)?.0)
+}
+
+fn of_five_fields(answer: &Value) -> Result<Handed, &'static str> {
+    let code = field(answer, "Code");
+    if code.is_some_and(|code| code.as_str() != "Success") {
         return Err("the answer says that there is no key");
     }
-    let needed = |key| field(&answer, key);
+    let needed = |key| field(answer, key);
     let (Some(id), Some(secret), Some(token)) = (
         needed("AccessKeyId"),
         needed("AccessKeySecret"),
@@ -28,7 +35,7 @@ pub(super) fn of_server(text: &str) -> Result<Handed, &'static str> {
     ) else {
         return Err("the answer lacks one of `AccessKeyId`, `AccessKeySecret` and `SecurityToken`");
     };
-    let ends = field(&answer, "Expiration").ok_or("the answer has no `Expiration`")?;
+    let ends = field(answer, "Expiration").ok_or("the answer has no `Expiration`")?;
     Ok(Handed {
         id,
         secret,
@@ -39,23 +46,24 @@ pub(super) fn of_server(text: &str) -> Result<Handed, &'static str> {
 
 /// The answer to a key that takes on a role.
 pub(super) fn of_role(text: &str) -> Result<Handed, &'static str> {
-    match object(text)?.get("Credentials") {
-        Some(credentials) => of_server(&credentials.to_string()),
-        None => Err("the answer holds no `Credentials`"),
+    match object(text)?.0.get("Credentials") {
+        Some(credentials) if credentials.is_object() => of_five_fields(credentials),
+        _ => Err("the answer holds no `Credentials`"),
     }
 }
 
 /// What a command of the mode External prints: a profile of the command line tool, perhaps with an `expiration`.
 pub(super) fn of_command(text: &str) -> Result<Handed, &'static str> {
-    let answer = object(text)?;
+    let document = object(text)?;
+    let answer = &document.0;
     let (Some(id), Some(secret)) = (
-        field(&answer, "access_key_id"),
-        field(&answer, "access_key_secret"),
+        field(answer, "access_key_id"),
+        field(answer, "access_key_secret"),
     ) else {
         return Err("what it printed lacks `access_key_id` or `access_key_secret`");
     };
-    let token = field(&answer, "sts_token");
-    match field(&answer, "mode").as_deref() {
+    let token = field(answer, "sts_token");
+    match field(answer, "mode").as_deref().map(String::as_str) {
         Some("AK") | None => {}
         Some("StsToken") if token.is_some() => {}
         Some("StsToken") => {
@@ -63,7 +71,7 @@ pub(super) fn of_command(text: &str) -> Result<Handed, &'static str> {
         }
         Some(_) => return Err("what it printed has another `mode` than AK or StsToken"),
     }
-    let ends = field(&answer, "expiration");
+    let ends = field(answer, "expiration");
     Ok(Handed {
         id,
         secret,
@@ -72,16 +80,11 @@ pub(super) fn of_command(text: &str) -> Result<Handed, &'static str> {
     })
 }
 
-fn object(text: &str) -> Result<Value, &'static str> {
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
+fn object(text: &str) -> Result<Document, &'static str> {
+    match Document::read(text) {
+        Ok(document) if document.0.is_object() => Ok(document),
         _ => Err("the answer is no JSON object"),
     }
-}
-
-fn field(value: &Value, key: &str) -> Option<String> {
-    let text = value.get(key).and_then(Value::as_str);
-    text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn time(text: &str) -> Result<Timestamp, &'static str> {
@@ -116,10 +119,8 @@ mod tests {
     fn an_answer_of_a_server_is_a_key_and_its_end() {
         let (text, [id, secret, token]) = server(|_| ());
         let handed = of_server(&text).ok().unwrap();
-        let (given, expected) = (
-            (handed.id, handed.secret, handed.token),
-            (id, secret, Some(token)),
-        );
+        let given = (handed.id, handed.secret, handed.token);
+        let expected = (id.into(), secret.into(), Some(token.into()));
         assert!(given == expected);
         assert_eq!(handed.ends.unwrap().as_second(), 1_795_780_800);
     }
@@ -128,7 +129,7 @@ mod tests {
     fn an_answer_to_a_key_that_takes_on_a_role_holds_the_same() {
         let (text, [id, ..]) = server(|_| ());
         let handed = of_role(&format!("{{\"RequestId\":\"R\",\"Credentials\":{text}}}"));
-        assert!(handed.ok().unwrap().id == id);
+        assert!(*handed.ok().unwrap().id == id);
         for wrong in [&text, "{\"Credentials\":null}", ""] {
             assert!(!of_role(wrong).err().unwrap().contains(&id));
         }
@@ -174,13 +175,13 @@ mod tests {
         let ak = of_command(&format!("{{\"mode\":\"AK\",{pair}}}\n"))
             .ok()
             .unwrap();
-        assert!(ak.id == *id && ak.secret == *secret);
+        assert!(*ak.id == *id && *ak.secret == *secret);
         assert!(ak.token.is_none() && ak.ends.is_none());
         let sts = format!(
             "{{\"mode\":\"StsToken\",{pair},\"sts_token\":\"{token}\",\"expiration\":\"2026-11-27T12:00:00Z\"}}"
         );
         let sts = of_command(&sts).ok().unwrap();
-        assert!(sts.token.as_ref() == Some(token) && sts.ends.is_some());
+        assert!(sts.token.as_deref() == Some(token) && sts.ends.is_some());
         for wrong in [
             format!("{{\"mode\":\"StsToken\",{pair}}}"),
             format!("{{\"mode\":\"OAuth\",{pair}}}"),

@@ -1,13 +1,17 @@
 //! The command of a profile that prints a key (the mode External of the aliyun command line tool).
 //!
 //! It is no shell's: its words are separated by spaces, and kept together by quotes. It gets those variables that a log-in
-//! needs, and none that could hold a key.
+//! needs, and none that could hold a secret.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
+use zeroize::Zeroizing;
+
+use crate::environment;
+use crate::secrets::Text;
 
 /// How long a command may take. It may ask a person in a browser.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -15,42 +19,18 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The most that is read of what it prints, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The variables that a command gets.
-const VARIABLES: [&str; 17] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "XDG_CONFIG_HOME",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "XDG_RUNTIME_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-];
-
 /// Runs it to its end and returns what it printed. What it says on its standard error is not looked at, since it could
 /// be anything.
 pub(super) async fn run(
     line: &str,
     env: &(dyn Fn(&str) -> Option<String> + Send + Sync),
-) -> Result<String, String> {
+) -> Result<Text, String> {
     let words = words(line)?;
     let (program, arguments) = words.split_first().ok_or("the command is empty")?;
-    let variables = VARIABLES
-        .iter()
-        .filter_map(|name| Some((*name, env(name)?)));
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(variables)
+        .envs(environment::of_command(env))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -59,7 +39,7 @@ pub(super) async fn run(
         .map_err(|error| format!("the command cannot be run: {error}"))?;
     let stdout = child.stdout.take();
     let ended = async {
-        let mut bytes = Vec::new();
+        let mut bytes = Zeroizing::new(Vec::new());
         if let Some(stdout) = stdout {
             let mut stdout = stdout.take(MAX_BYTES + 1);
             stdout.read_to_end(&mut bytes).await?;
@@ -75,9 +55,10 @@ pub(super) async fn run(
     match ended.map_err(|error| format!("the command cannot be read: {error}"))? {
         (_, None) => Err("the command printed more than any key has".into()),
         (_, Some(status)) if !status.success() => Err(format!("the command failed ({status})")),
-        (bytes, Some(_)) => {
-            String::from_utf8(bytes).map_err(|_| "the command printed no text".into())
-        }
+        (mut bytes, Some(_)) => match String::from_utf8(std::mem::take(&mut *bytes)) {
+            Ok(text) => Ok(Text::new(text)),
+            Err(_) => Err("the command printed no text".into()),
+        },
     }
 }
 

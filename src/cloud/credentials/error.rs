@@ -71,6 +71,14 @@ pub enum CredentialsError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others than the owner can put another file into the directory of a credential file.
+    #[error("{} can be written by other users (mode {mode:04o}), who could put another key there; run `chmod go-w` on it", dir.display())]
+    OpenDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The file belongs to somebody who could put another key there.
     #[error("{} belongs to another user, who could put another key there; make it your own", .0.display())]
     OtherOwner(PathBuf),

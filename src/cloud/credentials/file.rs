@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::error::CredentialsError;
+use crate::secrets::Text;
 
 /// The largest credential file that is read, in bytes; a larger one is [`CredentialsError::TooLarge`].
 pub(super) const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -34,7 +35,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 /// The text of a credential file without the line break that editors leave at its end; `None` if there is no file.
 ///
 /// Links are not followed, and opening does not wait for the other end of a pipe.
-pub(super) fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
+pub(super) fn read(path: &Path) -> Result<Option<Text>, CredentialsError> {
     let unreadable = |source| CredentialsError::Unreadable {
         file: path.to_owned(),
         source,
@@ -51,6 +52,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
         }
         Err(error) => return Err(unreadable(error.into())),
     };
+    check_directory(path)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(CredentialsError::NotAFile(path.to_owned()));
@@ -64,7 +66,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
             mode: metadata.mode() & 0o7777,
         });
     }
-    let mut text = String::new();
+    // With room for all of it from the start, so that no part of it is left behind where it was moved from.
+    let room = usize::try_from(metadata.len().min(MAX_FILE_BYTES) + 2).unwrap_or_default();
+    let mut text = Text::new(String::with_capacity(room));
     file.take(MAX_FILE_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(unreadable)?;
@@ -78,6 +82,30 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, CredentialsError> {
         }
     }
     Ok(Some(text))
+}
+
+/// Whoever may write to the directory of a file can put another one there. Below a directory such as `/tmp` nobody can
+/// touch what belongs to another.
+fn check_directory(path: &Path) -> Result<(), CredentialsError> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let metadata = std::fs::metadata(dir).map_err(|source| CredentialsError::Unreadable {
+        file: dir.to_owned(),
+        source,
+    })?;
+    let mode = metadata.mode();
+    if !is_of(metadata.uid(), rustix::process::geteuid().as_raw()) {
+        return Err(CredentialsError::OtherOwner(dir.to_owned()));
+    }
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        return Err(CredentialsError::OpenDirectory {
+            dir: dir.to_owned(),
+            mode: mode & 0o7777,
+        });
+    }
+    Ok(())
 }
 
 /// Whether a file is this user's own, or root's, who could do anything anyway.

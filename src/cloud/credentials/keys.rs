@@ -17,7 +17,7 @@ use crate::cloud::Authorities;
 use super::error::CredentialsError;
 use super::file::Stamp;
 use super::looks::Looks;
-use super::place::{First, Place, Search};
+use super::place::{First, Looked, Place, Search};
 use super::{Credentials, Env};
 
 /// How often files are looked at while the service refuses the key.
@@ -78,12 +78,28 @@ impl Keys {
         loopback: bool,
         authorities: Authorities,
     ) -> Result<Self, CredentialsError> {
+        Self::search(env, profile, loopback, authorities, &mut Vec::new()).await
+    }
+
+    /// The same, and what became of the search in each place is added to `looked`, in their order. What is there is
+    /// there too if the search is given up before its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Keys::find`].
+    pub async fn search(
+        env: Env,
+        profile: Option<String>,
+        loopback: bool,
+        authorities: Authorities,
+        looked: &mut Vec<Looked>,
+    ) -> Result<Self, CredentialsError> {
         let search = Search {
             env,
             profile,
             authorities,
         };
-        let First { place, stamps, key } = search.first().await?;
+        let First { place, stamps, key } = search.first(looked).await?;
         key.check_endpoint(loopback)?;
         Ok(Self::new(key, Some((search, place)), stamps, loopback))
     }

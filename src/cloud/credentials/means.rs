@@ -4,7 +4,9 @@
 
 use serde_json::Value;
 
+use super::document::{Document, field};
 use crate::cloud::error::tidy;
+use crate::secrets::Text;
 
 /// The longest name of a profile or mode that is repeated in a message, in characters.
 const MAX_NAME_CHARS: usize = 64;
@@ -57,7 +59,7 @@ pub(super) struct Pair {
 }
 
 /// A part of a key: what the place calls it, and its value if there is one.
-pub(super) type Part = (String, Option<String>);
+pub(super) type Part = (String, Option<Text>);
 
 /// The profile that was found, by its name, and what it says.
 pub(super) type Found = Option<(String, Means)>;
@@ -66,12 +68,13 @@ pub(super) type Found = Option<(String, Means)>;
 /// a wanted one is not there, or the current one was never filled in. (Fields and modes: aliyun/aliyun-cli,
 /// `config/profile.go`.)
 pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> {
-    let document: Value = serde_json::from_str(text).map_err(|error| {
+    let document = Document::read(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("line {line} column {column} is not valid JSON")
     })?;
-    let profiles = document.get("profiles").and_then(Value::as_array);
-    let current = field(&document, "current").unwrap_or_else(|| "default".into());
+    let word = |value: &Value, key: &str| field(value, key).map(|text| text.to_string());
+    let profiles = document.0.get("profiles").and_then(Value::as_array);
+    let current = word(&document.0, "current").unwrap_or_else(|| "default".into());
     let name = wanted.map_or(current, str::to_owned);
     let is_it = |profile: &&Value| field(profile, "name").as_deref() == Some(&name);
     let Some(profile) = profiles.into_iter().flatten().find(is_it) else {
@@ -84,7 +87,7 @@ pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> 
             _ => Ok(None),
         };
     };
-    let mode = field(profile, "mode").unwrap_or_else(|| "AK".into());
+    let mode = word(profile, "mode").unwrap_or_else(|| "AK".into());
     // Upper and lower case are the same to the tool.
     let known = MODES.iter().find(|known| known.eq_ignore_ascii_case(&mode));
     let mode = known.map_or(mode, |known| (*known).to_owned());
@@ -112,22 +115,22 @@ pub(super) fn of_cli(text: &str, wanted: Option<&str>) -> Result<Found, String> 
             if mode == "RamRoleArn" {
                 let seconds = profile.get("expired_seconds").and_then(Value::as_u64);
                 let role = Role {
-                    arn: needed("ram_role_arn")?,
-                    session: field(profile, "ram_session_name"),
+                    arn: needed("ram_role_arn")?.to_string(),
+                    session: word(profile, "ram_session_name"),
                     // The tool writes 0 for what was not said.
                     seconds: seconds.filter(|n| *n > 0).map(|n| n.to_string()),
-                    external_id: field(profile, "external_id"),
+                    external_id: word(profile, "external_id"),
                     policy: None,
-                    region: field(profile, "sts_region"),
+                    region: word(profile, "sts_region"),
                 };
                 Means::Assumed(pair, role)
             } else {
                 Means::Pair(pair)
             }
         }
-        "External" => Means::Command(needed("process_command")?),
-        "CredentialsURI" => Means::Uri(needed("credentials_uri")?),
-        "EcsRamRole" => Means::Role(field(profile, "ram_role_name")),
+        "External" => Means::Command(needed("process_command")?.to_string()),
+        "CredentialsURI" => Means::Uri(needed("credentials_uri")?.to_string()),
+        "EcsRamRole" => Means::Role(word(profile, "ram_role_name")),
         other => return Err(unsupported(&whose, "mode", other, &MODES)),
     };
     Ok(Some((name, means)))
@@ -146,11 +149,12 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
         let value = of_key.map(|(_, value)| value.clone());
         value.filter(|value| !value.is_empty())
     };
+    let word = |key: &str| field(key).map(|text| text.to_string());
     if field("enable").is_some_and(|enable| enable.eq_ignore_ascii_case("false")) {
         return Ok(None);
     }
     let whose = format!("section [{}]", shown(&name));
-    let Some(kind) = field("type") else {
+    let Some(kind) = word("type") else {
         return Err(format!(
             "{whose} has no `type`; it can be {}",
             TYPES.join(", ")
@@ -173,11 +177,11 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
             };
             if kind == "ram_role_arn" {
                 let role = Role {
-                    arn: needed("role_arn")?,
-                    session: field("role_session_name"),
+                    arn: needed("role_arn")?.to_string(),
+                    session: word("role_session_name"),
                     seconds: None,
                     external_id: None,
-                    policy: field("policy"),
+                    policy: word("policy"),
                     region: None,
                 };
                 Means::Assumed(pair, role)
@@ -185,16 +189,16 @@ pub(super) fn of_ini(text: &str, wanted: Option<&str>) -> Result<Found, String> 
                 Means::Pair(pair)
             }
         }
-        "ecs_ram_role" => Means::Role(field("role_name")),
+        "ecs_ram_role" => Means::Role(word("role_name")),
         other => return Err(unsupported(&whose, "type", other, &TYPES)),
     };
     Ok(Some((name, means)))
 }
 
 /// The keys and values of a section; `None` if there is none of that name.
-fn section(text: &str, name: &str) -> Result<Option<Vec<(String, String)>>, String> {
+fn section(text: &str, name: &str) -> Result<Option<Vec<(String, Text)>>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut found: Option<Vec<(String, String)>> = None;
+    let mut found: Option<Vec<(String, Text)>> = None;
     let mut inside = false;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -214,7 +218,8 @@ fn section(text: &str, name: &str) -> Result<Option<Vec<(String, String)>>, Stri
             .split_once('=')
             .ok_or_else(|| format!("line {} is neither `key = value` nor `[name]`", index + 1))?;
         if inside && let Some(found) = &mut found {
-            found.push((key.trim().to_owned(), unquoted(value.trim()).to_owned()));
+            let value = Text::new(unquoted(value.trim()).to_owned());
+            found.push((key.trim().to_owned(), value));
         }
     }
     Ok(found)
@@ -237,11 +242,6 @@ fn unsupported(whose: &str, what: &str, given: &str, known: &[&str]) -> String {
 /// A text of the file that holds a name, as far as it may be shown.
 pub(super) fn shown(name: &str) -> String {
     tidy(name, MAX_NAME_CHARS)
-}
-
-fn field(value: &Value, key: &str) -> Option<String> {
-    let text = value.get(key).and_then(Value::as_str);
-    text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

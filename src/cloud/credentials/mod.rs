@@ -5,12 +5,13 @@
 
 mod answer;
 mod command;
+mod document;
 pub mod error;
 mod file;
 pub mod keys;
 mod looks;
 mod means;
-mod place;
+pub mod place;
 mod role;
 mod server;
 
@@ -22,6 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use self::error::CredentialsError;
 use self::means::Part;
+use crate::secrets::{self, Text};
 
 /// Answers for a variable of the environment.
 pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -88,6 +90,14 @@ impl Credentials {
         format!("{}...{}", String::from_iter(head), String::from_iter(tail))
     }
 
+    /// What kind of key it is, in words.
+    pub fn kind(&self) -> &'static str {
+        match self.token {
+            Some(_) => "temporary key",
+            None => "access key",
+        }
+    }
+
     /// Refuses to send a key of the cloud to a program on this machine. `loopback` is whether the endpoint is one.
     ///
     /// # Errors
@@ -104,14 +114,10 @@ impl Credentials {
 
     /// Whether another one signs in the same way.
     fn signs_like(&self, other: &Self) -> bool {
-        let token = |key: &Self| {
-            key.token
-                .as_ref()
-                .map(|token| token.expose_secret().to_owned())
-        };
+        let token = self.token.as_ref().map(|token| token.expose_secret());
         self.id == other.id
             && self.secret.expose_secret() == other.secret.expose_secret()
-            && token(self) == token(other)
+            && token == other.token.as_ref().map(|token| token.expose_secret())
     }
 
     /// Makes a key of what one place has; each part comes with the name of its variable or file. A token without a key
@@ -130,12 +136,18 @@ impl Credentials {
             (None, Some(_)) => return half(secret_name, id_name),
         };
         let token = token.map(|token| checked(token_name, token)).transpose()?;
+        let (id, secret) = (checked(id_name, id)?, checked(secret_name, secret)?);
+        let parts = [Some(&id), Some(&secret), token.as_ref()];
+        parts
+            .into_iter()
+            .flatten()
+            .for_each(|part| secrets::learn(part));
         Ok(Some(Self {
-            id: checked(id_name, id)?,
+            id: id.to_string(),
             source,
             ends: None,
-            secret: checked(secret_name, secret)?.into(),
-            token: token.map(SecretString::from),
+            secret: secret.as_str().into(),
+            token: token.map(|token| token.as_str().into()),
         }))
     }
 }
@@ -164,7 +176,7 @@ impl fmt::Display for Source {
     }
 }
 
-fn checked(name: String, value: String) -> Result<String, CredentialsError> {
+fn checked(name: String, value: Text) -> Result<Text, CredentialsError> {
     if value.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(value)
     } else {

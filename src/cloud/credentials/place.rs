@@ -12,6 +12,7 @@ use super::file::{self, Stamp};
 use super::means::{self, Means, Pair, Part};
 use super::{Credentials, Env, Source, command, role, server};
 use crate::cloud::Authorities;
+use crate::secrets::Text;
 
 /// The variables that are looked at, in this order. The vendor's SDKs, its command line tool and its Terraform provider
 /// read the same ones (the last two share the variable of the token).
@@ -78,6 +79,20 @@ pub(super) struct First {
     pub(super) key: Credentials,
 }
 
+/// A place, and what became of the search there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The place as people name it.
+    pub place: String,
+    /// Whether the key is from here.
+    pub won: bool,
+    /// Why it is or is not, free of secrets.
+    pub why: String,
+}
+
+/// A place by its name, or why there is none of that kind.
+type Named = (String, Result<Place, String>);
+
 impl Place {
     /// What the files of the place look like now. A place without files always looks the same.
     pub(super) fn stamps(&self) -> Vec<Stamp> {
@@ -90,63 +105,132 @@ impl Place {
 }
 
 impl Search {
-    /// The first key there is, and where.
-    pub(super) async fn first(&self) -> Result<First, CredentialsError> {
-        let mut looked = Vec::new();
-        for place in self.places() {
-            let asked_for = matches!(place, Place::Metadata(_) | Place::Uri(_));
-            if asked_for && self.wanted().is_some() {
-                break;
+    /// The first key there is, and where. What became of the search in each place is added to `looked`, in their order.
+    pub(super) async fn first(&self, looked: &mut Vec<Looked>) -> Result<First, CredentialsError> {
+        let mut tell = |place: String, won, why: &str| {
+            let why = why.to_owned();
+            looked.push(Looked { place, won, why });
+        };
+        let mut found: Option<Result<First, CredentialsError>> = None;
+        let mut files = Vec::new();
+        for (name, place) in self.places() {
+            let place = match (place, &found) {
+                (Err(why), _) => {
+                    tell(name, false, &why);
+                    continue;
+                }
+                (Ok(_), Some(Ok(_))) => {
+                    tell(
+                        name,
+                        false,
+                        "not looked at, since a place before it has a key",
+                    );
+                    continue;
+                }
+                (Ok(_), Some(Err(_))) => {
+                    let why = "not looked at, since a place before it is there and cannot be used";
+                    tell(name, false, why);
+                    continue;
+                }
+                (Ok(place), None) => place,
+            };
+            if matches!(place, Place::Metadata(_) | Place::Uri(_)) && self.wanted().is_some() {
+                let why = "not looked at, since a profile is asked for by its name";
+                tell(name, false, why);
+                continue;
             }
             if let Place::Cli(path) | Place::Ini(path) = &place {
-                looked.push(path.display().to_string());
+                files.push(path.display().to_string());
             }
             // Taken first: what changes from here on is a change.
             let stamps = place.stamps();
-            if let Some(key) = self.load(&place).await? {
-                return Ok(First { place, stamps, key });
+            match self.load(&place).await {
+                Ok(Some(key)) => {
+                    tell(name, true, &key.source.to_string());
+                    found = Some(Ok(First { place, stamps, key }));
+                }
+                Ok(None) => tell(name, false, &self.lacking(&place)),
+                Err(error) => {
+                    tell(name, false, &error.to_string());
+                    found = Some(Err(error));
+                }
             }
         }
-        let Some(name) = self.wanted() else {
-            return Err(CredentialsError::NotFound);
-        };
-        if looked.is_empty() {
-            looked.push("any file, since none may be looked into".into());
+        match (found, self.wanted()) {
+            (Some(found), _) => found,
+            (None, None) => Err(CredentialsError::NotFound),
+            (None, Some(name)) => Err(CredentialsError::NoProfile {
+                name: means::shown(&name),
+                looked: match files.is_empty() {
+                    true => "any file, since none may be looked into".into(),
+                    false => files.join(" or "),
+                },
+            }),
         }
-        Err(CredentialsError::NoProfile {
-            name: means::shown(&name),
-            looked: looked.join(" or "),
-        })
     }
 
     /// The places that are looked at, in their order.
-    fn places(&self) -> Vec<Place> {
-        let home = |path: &str| Some(Path::new(&self.var("HOME")?).join(path));
-        let file = |variable: &str, usual: &str| match self.var(variable) {
-            Some(path) => Some(PathBuf::from(path)),
-            None => home(usual),
+    fn places(&self) -> Vec<Named> {
+        let unset = |variable: &str| format!("{variable} is not set");
+        let file = |variable: &str, usual: &str| match (self.var(variable), self.var("HOME")) {
+            (Some(path), _) => Ok(PathBuf::from(path)),
+            (None, Some(home)) => Ok(Path::new(&home).join(usual)),
+            (None, None) => Err(format!("neither {variable} nor HOME is set")),
         };
-        let cli = file("ALIBABA_CLOUD_CONFIG_FILE", ".aliyun/config.json")
-            .filter(|_| !self.is_on("ALIBABA_CLOUD_CLI_PROFILE_DISABLED"));
+        let switched = |variable: &str| match self.is_on(variable) {
+            true => Err(format!("{variable} switches it off")),
+            false => Ok(()),
+        };
+        let named = |name: &str, place| (name.to_owned(), place);
+        let of_file = |place: Result<PathBuf, String>, usual: &str, kind: fn(PathBuf) -> Place| {
+            let name = place.as_ref().map(|path| path.display().to_string());
+            (name.unwrap_or_else(|_| usual.to_owned()), place.map(kind))
+        };
+        let cli = file("ALIBABA_CLOUD_CONFIG_FILE", ".aliyun/config.json");
+        let cli = switched("ALIBABA_CLOUD_CLI_PROFILE_DISABLED").and(cli);
         let ini = file(
             "ALIBABA_CLOUD_CREDENTIALS_FILE",
             ".alibabacloud/credentials",
         );
-        let role = self
-            .var("ALIBABA_CLOUD_ECS_METADATA")
-            .filter(|_| !self.is_on("ALIBABA_CLOUD_ECS_METADATA_DISABLED"));
-        let directory = self.var("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        [
-            directory.map(Place::Directory),
-            Some(Place::Environment),
-            cli.map(Place::Cli),
-            ini.map(Place::Ini),
-            role.map(Place::Metadata),
-            self.var("ALIBABA_CLOUD_CREDENTIALS_URI").map(Place::Uri),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let variable = |name| self.var(name).ok_or_else(|| unset(name));
+        let role = switched("ALIBABA_CLOUD_ECS_METADATA_DISABLED")
+            .and_then(|()| variable("ALIBABA_CLOUD_ECS_METADATA"));
+        let directory = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let uri = variable("ALIBABA_CLOUD_CREDENTIALS_URI");
+        let mut places = vec![
+            named("systemd credential", directory.map(Place::Directory)),
+            named("environment", Ok(Place::Environment)),
+            of_file(cli, "~/.aliyun/config.json", Place::Cli),
+            of_file(ini, "~/.alibabacloud/credentials", Place::Ini),
+            named("ECS role", role.map(Place::Metadata)),
+            named("credentials URI", uri.map(Place::Uri)),
+        ];
+        // The vendor's clients know this one as well, and whoever has set it up should not wonder.
+        if self.var("ALIBABA_CLOUD_OIDC_TOKEN_FILE").is_some() {
+            let why = "er-dev does not support it; let a command print the key with the mode External of the aliyun \
+                       command line tool";
+            places.push(named("OIDC provider", Err(why.into())));
+        }
+        places
+    }
+
+    /// Why a place that could be looked at has no key.
+    fn lacking(&self, place: &Place) -> String {
+        match place {
+            Place::Directory(dir) => format!("{} has no {}", dir.display(), FILES[0]),
+            Place::Environment => {
+                let ids = VARIABLES.map(|names| names.id);
+                format!("none of {} is set", ids.join(", "))
+            }
+            Place::Cli(path) | Place::Ini(path) if std::fs::symlink_metadata(path).is_err() => {
+                "there is no such file".into()
+            }
+            Place::Cli(_) | Place::Ini(_) => match self.wanted() {
+                Some(name) => format!("it has no profile `{}`", means::shown(&name)),
+                None => "its usual profile is not there, not filled in or switched off".into(),
+            },
+            Place::Metadata(_) | Place::Uri(_) => "it has no key".into(),
+        }
     }
 
     /// The key of a place, if it has one.
@@ -182,7 +266,7 @@ impl Search {
 
     fn in_environment(&self) -> Result<Option<Credentials>, CredentialsError> {
         for names in &VARIABLES {
-            let part = |name: &str| (name.to_owned(), self.var(name));
+            let part = |name: &str| (name.to_owned(), self.var(name).map(Text::new));
             let source = Source::Environment(names.prefix);
             let found = Credentials::from_pair(
                 source,

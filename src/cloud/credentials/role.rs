@@ -9,6 +9,7 @@ use secrecy::ExposeSecret as _;
 use crate::cloud::error::{self, Answer};
 use crate::cloud::{Authorities, http, rpc, sign};
 use crate::config::Signature;
+use crate::secrets::Text;
 
 use super::Credentials;
 use super::means::Role;
@@ -36,7 +37,7 @@ pub(super) async fn assume(
     key: &Credentials,
     address: Option<&str>,
     authorities: &Authorities,
-) -> Result<String, String> {
+) -> Result<Text, String> {
     let (url, host) = match address {
         None => {
             let host = host(role.region.as_deref())?;
@@ -86,7 +87,7 @@ pub(super) async fn assume(
     let answer = client.send(OPERATION, MAX_BYTES, request).await;
     let answer = answer.map_err(|error| error.to_string())?;
     if answer.status == 200 {
-        return Ok(answer.text);
+        return Ok(answer.text.into());
     }
     let told = Answer {
         status: answer.status,

@@ -9,6 +9,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use crate::cloud::{Authorities, http};
+use crate::secrets::Text;
 
 /// Where every ECS instance finds its metadata (a fact of the service).
 const METADATA: &str = "http://100.100.100.200";
@@ -30,7 +31,7 @@ const OPERATION: &str = "credentials";
 
 /// The answer of the metadata for a role of this instance, or for its only one. `address` stands in for the metadata in
 /// a test, and has to be on this machine.
-pub(super) async fn metadata(role: Option<&str>, address: Option<&str>) -> Result<String, String> {
+pub(super) async fn metadata(role: Option<&str>, address: Option<&str>) -> Result<Text, String> {
     let base = match address {
         None => METADATA.to_owned(),
         Some(address) => match address.parse::<SocketAddr>() {
@@ -75,7 +76,7 @@ pub(super) async fn metadata(role: Option<&str>, address: Option<&str>) -> Resul
 }
 
 /// The answer of the server that a credentials URI names.
-pub(super) async fn uri(uri: &str, authorities: &Authorities) -> Result<String, String> {
+pub(super) async fn uri(uri: &str, authorities: &Authorities) -> Result<Text, String> {
     let url: Url = uri.parse().map_err(|_| "it is no address")?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("its address is neither http nor https".into());
@@ -93,11 +94,11 @@ async fn send(
     client: &http::Client,
     timeout: Duration,
     request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
-) -> Result<String, String> {
+) -> Result<Text, String> {
     let request = |client: &reqwest::Client| request(client).timeout(timeout);
     let answer = client.send(OPERATION, MAX_BYTES, request).await;
     match answer {
-        Ok(answer) if answer.status == 200 => Ok(answer.text),
+        Ok(answer) if answer.status == 200 => Ok(answer.text.into()),
         Ok(answer) => Err(format!("it answered with HTTP {}", answer.status)),
         Err(error) => Err(error.what),
     }

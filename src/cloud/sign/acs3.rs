@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::{Call, FORM, Key, Signed, form};
 
@@ -38,7 +39,8 @@ pub(super) fn sign(key: &Key<'_>, call: &Call<'_>) -> Signed {
         headers.insert("x-acs-accesskey-id", key.id);
         headers.insert("x-acs-security-token", token);
     }
-    let canonical = canonical_request("POST", "", &headers, &hash);
+    // A session token is part of it.
+    let canonical = Zeroizing::new(canonical_request("POST", "", &headers, &hash));
     let authorization = format!(
         "{NAME} Credential={},SignedHeaders={},Signature={}",
         key.id,

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
+use zeroize::Zeroizing;
 
 use super::{Call, FORM, Key, Signed, encode, form};
 
@@ -45,12 +46,14 @@ pub fn string_to_sign(method: &str, params: &Params<'_>) -> String {
 
 /// The value of the `Signature` parameter.
 pub fn signature(secret: &str, method: &str, params: &Params<'_>) -> String {
-    let key = format!("{secret}&");
+    let key = Zeroizing::new(format!("{secret}&"));
     // HMAC hashes keys longer than a block, so there is no length that it refuses.
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(key.as_bytes()) else {
         unreachable!("HMAC takes a key of any length")
     };
-    mac.update(string_to_sign(method, params).as_bytes());
+    // A session token is part of it.
+    let text = Zeroizing::new(string_to_sign(method, params));
+    mac.update(text.as_bytes());
     STANDARD.encode(mac.finalize().into_bytes())
 }
 

@@ -1,5 +1,7 @@
 //! The schedule under scripts of edits, ends and time: what starts when, what is told, and how every edit ends.
 
+mod builds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};

@@ -369,6 +369,69 @@ fn off_a_terminal_a_problem_is_one_line_with_the_same_words() {
     );
 }
 
+fn broken(output: &[&str], cut: u64) -> Event {
+    Event::Broken(Box::new(Broken {
+        command: "npm run build".into(),
+        routines: vec![hello()],
+        exit: Some(1),
+        took: Duration::from_millis(210),
+        output: output.iter().map(|line| (*line).to_owned()).collect(),
+        cut,
+        problem: Problem {
+            what: "its build failed: `npm run build` ended with exit code 1".into(),
+            help: "fix it and save again".into(),
+            class: Class::Build,
+            operation: None,
+            request_id: None,
+            frame: None,
+        },
+    }))
+}
+
+#[test]
+fn what_a_failed_build_printed_is_shown_in_full_below_it() {
+    let event = broken(&["src/a.ts:3:5: no `x`", "", "  \u{1b}[31m1 error"], 2);
+    assert_eq!(
+        shown(&event),
+        "14:02:12      Broken  hello  its build failed: `npm run build` ended with exit code 1 [build]
+                 = help: fix it and save again
+                 | (2 lines before this)
+                 | src/a.ts:3:5: no `x`
+                 |
+                 |   \\u{1b}[31m1 error\n"
+    );
+    let long = shown(&broken(&[&"x".repeat(400)], 0));
+    assert_eq!(long.matches('x').count(), 400 + 2, "{long}");
+    assert!(long.lines().all(|line| line.len() < 200), "{long}");
+    // In a log its lines stand below it as well.
+    assert_eq!(logged(&event).lines().count(), 5);
+}
+
+#[test]
+fn a_build_tells_why_it_runs_and_for_whom() {
+    let building = |changed: &[&str], early| Event::Building {
+        command: "npm run build".into(),
+        routines: vec![hello(), RoutineName::new("api").unwrap()],
+        changed: changed.iter().map(|path| (*path).to_owned()).collect(),
+        early,
+    };
+    let table = [
+        (building(&[], false), "for hello, api"),
+        (
+            building(&["src/a.ts"], true),
+            "for hello, api: src/a.ts changed, a run was ended for it",
+        ),
+        (
+            building(&["a", "b", "c", "d", "e"], false),
+            "for hello, api: a, b, c and 2 more changed",
+        ),
+    ];
+    for (event, expected) in table {
+        let line = format!("14:02:12    Building  npm run build  {expected}\n");
+        assert_eq!(shown(&event), line);
+    }
+}
+
 #[test]
 fn a_tab_and_wide_characters_do_not_move_the_caret_away() {
     let mut problem = syntax();
@@ -485,7 +548,7 @@ fn verbs_fit_their_column_and_differ() {
             verb
         })
         .collect();
-    assert_eq!(verbs.len(), 20);
+    assert_eq!(verbs.len(), 24);
 }
 
 #[test]

@@ -149,6 +149,33 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
     };
     let sha256 = Digest::of(foreign.as_bytes());
     vec![
+        Event::Building {
+            command: foreign.into(),
+            routines: vec![routine.clone(); big % 5],
+            changed: vec![foreign.into(); big % 5],
+            early: n.is_multiple_of(2),
+        },
+        Event::Built {
+            command: foreign.into(),
+            routines: vec![routine.clone()],
+            took: wait,
+        },
+        Event::Broken(Box::new(Broken {
+            command: foreign.into(),
+            routines: vec![routine.clone()],
+            exit: n.is_multiple_of(2).then_some(1),
+            took: wait,
+            output: Vec::new(),
+            cut: 0,
+            problem: problem.clone(),
+        })),
+        Event::Looping {
+            command: foreign.into(),
+            routines: vec![routine.clone()],
+            changed: vec![foreign.into()],
+            after: wait,
+            problem: problem.clone(),
+        },
         Event::Started {
             version: "0.1.0",
             endpoint: foreign.into(),

@@ -17,6 +17,10 @@ fn each_event_has_its_documented_json() {
     let problem = r#""problem":{"what":"x","help":"x","class":"source","request_id":"x","file":"x","line":8,"column":8,"also":[{"what":"x","file":"x","line":8,"column":8}],"unshown":8}"#;
     let x = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
     let table = [
+        r#""event":"building","build":"x","routines":["hello","hello","hello"],"changed":["x","x","x"],"early":true"#.into(),
+        r#""event":"built","build":"x","routines":["hello"],"ms":8000"#.into(),
+        format!(r#""event":"broken","build":"x","routines":["hello"],"exit":1,"ms":8000,"output":[],"cut":0,{problem}"#),
+        format!(r#""event":"looping","build":"x","routines":["hello"],"changed":["x"],"after_ms":8000,{problem}"#),
         r#""event":"started","version":"0.1.0","endpoint":"x","key":"x","source":"x""#.into(),
         r#""event":"watching","routines":8,"files":8,"directories":8,"backend":"poll""#.into(),
         r#""event":"slots","routine":"hello","slots":8,"cap":8,"next":{"revision":"x","age_s":8}"#.into(),

@@ -74,3 +74,22 @@ fn a_full_disk_is_remembered_and_tried_again() {
             .ends_with("     Created  hello  the routine was missing and was made\n")
     );
 }
+
+#[test]
+fn what_a_build_prints_is_shown_while_it_comes_where_somebody_looks_and_nowhere_else() {
+    let table = [
+        (
+            Format::Text,
+            TERMINAL,
+            "                 | bundled \\u{7} 3 files\n",
+        ),
+        (Format::Text, Look::PLAIN, ""),
+        (Format::Json, TERMINAL, ""),
+    ];
+    for (format, look, expected) in table {
+        let place = Place::default();
+        let out = Box::new(place.clone());
+        Report::new(format, look, TimeZone::UTC, out).stream("bundled \u{7} 3 files");
+        assert_eq!(place.text(), expected);
+    }
+}

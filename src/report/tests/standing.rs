@@ -417,3 +417,40 @@ fn every_event_can_be_seen_and_every_text_is_bounded() {
         }
     }
 }
+
+#[test]
+fn a_routine_whose_build_runs_is_waited_for_and_one_whose_build_failed_is_not() {
+    let queued = |edits, stage| Queued { edits, stage };
+    let building = || Event::Building {
+        command: "make".into(),
+        routines: vec![hello()],
+        changed: Vec::new(),
+        early: false,
+    };
+    let broken = || {
+        Event::Broken(Box::new(Broken {
+            command: "make".into(),
+            routines: vec![hello()],
+            exit: Some(2),
+            took: secs(1),
+            output: Vec::new(),
+            cut: 0,
+            problem: problem(Class::Build),
+        }))
+    };
+    let class = Some(Class::Build);
+    let runs = queued(0, Stage::Building);
+    assert_state(&[building()], runs, State::Pending, class);
+    assert!(seen(&[building()]).is_under_way(&hello(), runs));
+    let failed = [uploaded(), building(), broken()];
+    for edits in [0, 1] {
+        let queued = queued(edits, Stage::Broken);
+        assert_state(&failed, queued, State::Broken, class);
+        assert!(!seen(&failed).is_under_way(&hello(), queued));
+    }
+    // Its cause is not that the service cannot be reached.
+    let offline = [broken(), offline(Class::Network)];
+    assert_state(&offline, queued(1, Stage::Broken), State::Broken, class);
+    // What somebody else wrote is no question of the build.
+    assert_state(&failed, RUNNING, State::Pending, None);
+}

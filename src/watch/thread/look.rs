@@ -13,6 +13,7 @@ use super::super::plan::Plan;
 use super::super::snapshot;
 use super::super::watches::Armed;
 use super::Lookout;
+use super::trees::Walk;
 
 /// The pause between two looks at a root that went away, since not every way back is an event.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +56,8 @@ impl Lookout {
             Look::Entries => {
                 if self.differs(all) {
                     self.look_in_full(Reread::Racy);
+                } else {
+                    self.look_at_trees(false);
                 }
             }
             Look::Polled => {
@@ -65,6 +68,7 @@ impl Lookout {
                     self.look_in_full(Reread::Racy);
                 } else {
                     self.compare(polled, &HashSet::new(), &turned, Reread::Racy);
+                    self.look_at_trees(true);
                 }
             }
         }
@@ -90,9 +94,10 @@ impl Lookout {
         false
     }
 
-    /// Watches what has to be watched now, and hints at every entry that differs from what is known of it.
+    /// Watches what has to be watched now, and hints at every entry, and every tree, that differs from what is known of
+    /// it.
     pub(super) fn look_in_full(&mut self, reread: Reread) {
-        let fresh = self.arm().fresh;
+        let fresh = self.arm(Walk::Full).fresh;
         let turned = self.roots.turned(0..self.targets.len());
         self.compare(0..self.targets.len(), &fresh, &turned, reread);
     }
@@ -160,8 +165,8 @@ impl Lookout {
     }
 
     /// Makes plans and arms them until one brings nothing new; with the routines whose directories were not watched
-    /// without a gap.
-    pub(super) fn arm(&mut self) -> Arming {
+    /// without a gap. Then it walks the trees.
+    pub(super) fn arm(&mut self, walk: Walk) -> Arming {
         let mut arming = Arming::default();
         let mut plan = Plan::default();
         for _ in 0..MAX_PLANS {
@@ -174,6 +179,7 @@ impl Lookout {
                 }
                 self.give_way();
             }
+            self.trees.keep(&mut plan);
             {
                 // Before the watches, so that no event of theirs finds nobody who knows its path.
                 let mut inbox = self.shared.inbox();
@@ -188,13 +194,17 @@ impl Lookout {
             }
             arming.fresh.extend(plan.routines_in(&fresh));
         }
+        let lack = self.walk_trees(0..self.trees.len(), &mut plan, walk);
+        arming.lack = arming.lack.or(lack);
+        let is_part = |path: &PathBuf| plan.directories.contains_key(path);
+        self.shared.inbox().trees.retain(is_part);
         self.homes = plan.homes.len();
         let private = plan.private.take();
         self.marker.directory = private.filter(|path| self.watches.holds(path));
         let bare = plan.directories.keys();
         let bare = plan.users(bare.filter(|path| !self.watches.holds(path)));
         let silent = |home: &&PathBuf| backend::of(home, self.polling.setting) == Means::Both;
-        let silent = plan.users(plan.homes.iter().filter(silent));
+        let silent = plan.users(plan.homes.iter().chain(&plan.tops).filter(silent));
         let lack = arming.lack.as_ref();
         let needed = plan.directories.len();
         let lack = lack.map(|lack| (lack, needed));
@@ -216,7 +226,7 @@ impl Lookout {
 
     /// Lets looks follow what is polled, away, or to be tried again.
     pub(super) fn plan_looks(&mut self) {
-        let polled = (!self.polling.routines.is_empty()).then_some(self.polling.interval);
+        let polled = self.polling.any().then_some(self.polling.interval);
         let away = self.roots.away().next().map(|_| AWAY_PAUSE);
         let pause = polled.into_iter().chain(away).min();
         self.looks.poll_every(pause, Instant::now());
@@ -225,7 +235,7 @@ impl Lookout {
 }
 
 /// The time that this thread has spent on a core.
-fn spent() -> Duration {
+pub(super) fn spent() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

@@ -58,13 +58,13 @@ fn each_mode_that_is_supported_says_where_its_key_comes_from() {
         let Means::Pair(pair) = means else {
             panic!("{mode}")
         };
-        assert!(pair.id.1.as_ref() == Some(&secrets[0]));
-        assert!(pair.secret.1.as_ref() == Some(&secrets[1]));
+        assert!(pair.id.1.as_deref() == Some(&secrets[0]));
+        assert!(pair.secret.1.as_deref() == Some(&secrets[1]));
         (pair.token.1, secrets)
     };
     assert!(pair("AK").0.is_none(), "a token of another mode is no part");
     let (token, secrets) = pair("StsToken");
-    assert!(token.as_ref() == Some(&secrets[2]));
+    assert!(token.as_deref() == Some(&secrets[2]));
     assert!(pair("ak").0.is_none() && pair("STSTOKEN").0.is_some());
     let Means::Assumed(pair, role) = means("RamRoleArn").0 else {
         panic!()
@@ -195,15 +195,15 @@ fn each_type_of_section_that_is_supported_says_where_its_key_comes_from() {
             panic!("{kind}")
         };
         assert_eq!(name, "default");
-        assert!(pair.id.1.as_ref() == Some(&secrets[0]));
-        assert!(pair.secret.1.as_ref() == Some(&secrets[1]));
-        assert!(pair.token.1.as_ref() == has_token.then_some(&secrets[2]));
+        assert!(pair.id.1.as_deref() == Some(&secrets[0]));
+        assert!(pair.secret.1.as_deref() == Some(&secrets[1]));
+        assert!(pair.token.1.as_deref() == has_token.then_some(&secrets[2]));
     }
     let (text, secrets) = ini("ram_role_arn");
     let Means::Assumed(pair, role) = of_ini(&text, None).unwrap().unwrap().1 else {
         panic!()
     };
-    assert!(pair.id.1.as_ref() == Some(&secrets[0]) && pair.token.1.is_none());
+    assert!(pair.id.1.as_deref() == Some(&secrets[0]) && pair.token.1.is_none());
     assert_eq!(role.arn, "acs:ram::1:role/r");
     let error = of_ini(&text.replace("role_arn = acs", "x = acs"), None).err();
     assert!(error.unwrap().contains("has no `role_arn`"));
