@@ -111,6 +111,7 @@ impl Project {
                     told.extend(paths.iter().map(|path| path.display().to_string()));
                 }
                 Sighting::Synced(0) => break,
+                Sighting::Lost { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
