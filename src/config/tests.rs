@@ -171,16 +171,6 @@ fn a_value_at_its_bound_is_accepted() {
 }
 
 #[test]
-fn what_goes_to_staging_makes_no_version_that_could_be_published() {
-    let both = "upload = 'staging'\npublish_to = ['staging']";
-    let error = refusal(&with("[[routine]]", both));
-    assert!(error.contains("an upload makes none"), "{error}");
-    assert!(error.contains("= help: leave it out"), "{error}");
-    let config = parsed(&with("[[routine]]", "upload = 'staging'\npublish_to = []")).unwrap();
-    assert_eq!(config.routines[0].upload, Upload::Staging);
-}
-
-#[test]
 fn a_pattern_as_an_entry_makes_a_routine_of_each_file_with_the_settings_of_its_table() {
     let text = "[[routine]]\nname = 'edge-{stem}'\nentry = 'src/edge/**/*.js'\ncreate = true";
     let config = parsed(text).unwrap();
@@ -221,6 +211,16 @@ fn a_pattern_and_a_stem_need_each_other() {
         assert!(error.contains(words), "{routine}\n{error}");
         assert!(error.contains('^'), "{routine}\n{error}");
     }
+}
+
+#[test]
+fn what_goes_to_staging_makes_no_version_that_could_be_published() {
+    let both = "upload = 'staging'\npublish_to = ['staging']";
+    let error = refusal(&with("[[routine]]", both));
+    assert!(error.contains("an upload makes none"), "{error}");
+    assert!(error.contains("= help: leave it out"), "{error}");
+    let config = parsed(&with("[[routine]]", "upload = 'staging'\npublish_to = []")).unwrap();
+    assert_eq!(config.routines[0].upload, Upload::Staging);
 }
 
 #[test]

@@ -669,14 +669,6 @@ fn what_it_took(totals: &Totals) -> String {
     format!("{rotated} rotated, {calls}, peak {peak}/s, up {up}")
 }
 
-/// Where an upload went.
-fn place(revision: &Revision) -> String {
-    if revision.is_staging() {
-        return "to staging".into();
-    }
-    short(revision)
-}
-
 fn names(routines: &[RoutineName]) -> String {
     let names: Vec<&str> = routines.iter().map(RoutineName::as_str).collect();
     some(&names)
@@ -691,6 +683,14 @@ fn some<T: AsRef<str>>(texts: &[T]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Where an upload went.
+fn place(revision: &Revision) -> String {
+    if revision.is_staging() {
+        return "to staging".into();
+    }
+    short(revision)
 }
 
 fn short(revision: &Revision) -> String {
