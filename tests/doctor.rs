@@ -78,6 +78,8 @@ async fn where_nothing_is_wrong_it_says_so_reads_only_and_leaves_nothing_behind(
         ("DescribeRoutine", "ok"),
         ("DescribeRoutineCodeRevision", "ok"),
         ("UploadRoutineCode", "unknown"),
+        ("UploadStagingRoutineCode", "note"),
+        ("CommitStagingRoutineCode", "note"),
         ("DeleteRoutineCodeRevision", "unknown"),
         ("PublishRoutineCodeRevision", "unknown"),
         ("CreateRoutine", "note"),

@@ -5,6 +5,7 @@
 
 mod common;
 
+mod builds;
 mod canaries;
 mod changes;
 mod cli;

@@ -704,3 +704,15 @@ async fn a_kill_at_a_commit_leaves_one_version_at_most_and_the_next_commit_one()
         assert_eq!(newest(&bed).0, "release 7");
     }
 }
+
+#[tokio::test]
+async fn doctor_knows_that_uploads_to_staging_have_permissions_of_their_own() {
+    let bed = bed(&[]).await;
+    let found = bed.run(&["doctor", "--json"]).await.events().remove(0);
+    let checks = found["checks"].as_array().unwrap();
+    for operation in ["UploadStagingRoutineCode", "CommitStagingRoutineCode"] {
+        let about = format!("dcdn:{operation}");
+        let check = checks.iter().find(|check| check["about"] == *about);
+        assert_eq!(check.unwrap()["verdict"], "unknown", "{check:?}");
+    }
+}

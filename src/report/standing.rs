@@ -378,7 +378,7 @@ impl Standing {
                 pending: queued.edits + usize::from(waits),
                 last: known.and_then(|known| known.last.clone()),
                 upload: known
-                    .filter(|known| known.staging)
+                    .filter(|known| known.is_of_staging())
                     .map(|_| "staging".into()),
                 slots: slots.map(|(used, _)| used),
                 cap: slots.map(|(_, cap)| cap),
@@ -431,6 +431,12 @@ impl Standing {
 }
 
 impl Known {
+    /// A routine that came later tells by its first upload.
+    fn is_of_staging(&self) -> bool {
+        let last = self.last.as_ref();
+        self.staging || last.is_some_and(|last| last.revision.is_staging())
+    }
+
     fn see(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::Slots { used, cap, .. } => self.slots = Some((*used, *cap)),

@@ -1,7 +1,7 @@
 //! Builds that fail: nothing of what they wrote goes up, everybody is told why, and the next good one does.
 
-use super::common::code;
 use super::{BUILD, bed, fifo, heard, made, runs, save, until_gone, versions};
+use crate::common::code;
 
 #[tokio::test]
 async fn what_a_failed_build_wrote_does_not_go_up_until_one_succeeds() {

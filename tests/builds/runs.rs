@@ -1,7 +1,7 @@
 //! What makes a build run, what it gets to know, and what goes up of what it makes.
 
-use super::common::{Bed, code};
 use super::{BUILD, bed, configure, fifo, heard, made, runs, save, until_gone, versions};
+use crate::common::{Bed, code};
 
 #[tokio::test]
 async fn a_build_runs_before_anything_goes_up_in_every_command_that_uploads() {
@@ -123,7 +123,7 @@ async fn a_build_gets_its_place_and_its_programs_and_no_secret() {
     }
     command.env("HTTPS_PROXY", format!("http://me:{secret}@127.0.0.1:1"));
     command.env("NODE_ENV", "development");
-    let ended = super::common::finish(command).await;
+    let ended = crate::common::finish(command).await;
     let output = ended.of("broken").remove(0)["output"].to_string();
     assert!(!output.contains(&secret), "{output}");
     for name in ["emulator-key", "ALIBABA", "ER_DEV"] {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use er_dev::emulator::history::{Decision, POST_OBJECT, Record};
 use er_dev::routine::Digest;
 
-use super::common::{Bed, has, long, say};
 use super::configure;
+use crate::common::{Bed, has, long, say};
 
 /// The bundler, exactly as it is fetched.
 const ESBUILD: &str = "esbuild@0.25.12";

@@ -11,7 +11,7 @@ use crate::cli::Common;
 use crate::cloud::credentials::keys::Keys;
 use crate::cloud::error::{Class, CloudError};
 use crate::cloud::{Authorities, Cloud, Timeouts};
-use crate::config::{Config, Rotate};
+use crate::config::{Config, Rotate, Upload};
 use crate::report::words::{age, escape, span};
 use crate::revision::deploy::{Session, Settings, age_of};
 use crate::revision::vault::Vaults;
@@ -37,8 +37,10 @@ const SKEW: Duration = Duration::from_secs(15 * 60);
 const NEAR: Duration = Duration::from_secs(5);
 
 /// The operations that only somebody can try who wants their effect.
-const CHANGING: [&str; 4] = [
+const CHANGING: [&str; 6] = [
     "UploadRoutineCode",
+    "UploadStagingRoutineCode",
+    "CommitStagingRoutineCode",
     "DeleteRoutineCodeRevision",
     "PublishRoutineCodeRevision",
     "CreateRoutine",
@@ -283,6 +285,10 @@ impl Answers {
         let changing = CHANGING.into_iter().map(|operation| {
             let needed = match operation {
                 "DeleteRoutineCodeRevision" => config.revisions.rotate != Rotate::Never,
+                "UploadStagingRoutineCode" | "CommitStagingRoutineCode" => {
+                    let mut uploads = config.routines.iter().map(|routine| routine.upload);
+                    uploads.any(|upload| upload == Upload::Staging)
+                }
                 "CreateRoutine" => config.routines.iter().any(|routine| routine.create),
                 _ => true,
             };
