@@ -27,6 +27,7 @@ fn within<'a>(unknown: &str, known: &[&'a str], most: impl Fn(&str) -> usize) ->
 pub fn suggestion(unknown: &str, known: &[&str], all: &str) -> String {
     match nearest(unknown, known) {
         Some(word) => format!("did you mean `{word}`?"),
+        None if known.is_empty() => "there is none yet".into(),
         None => format!("{all} `{}`", known.join("`, `")),
     }
 }
@@ -59,5 +60,6 @@ mod tests {
         assert_eq!(told, "there are `hello`, `api`");
         let told = suggestion("ap", &["hello", "api"], "there are");
         assert_eq!(told, "did you mean `api`?");
+        assert_eq!(suggestion("ap", &[], "there are"), "there is none yet");
     }
 }
