@@ -67,7 +67,7 @@ pub(super) fn of_source(error: &SourceError, shown: &str) -> Problem {
         class,
         operation: None,
         request_id: None,
-        frame,
+        frame: frame.map(Box::new),
     }
 }
 
@@ -79,7 +79,10 @@ pub(super) fn of_caution(caution: &Caution, shown: &str) -> Problem {
         class: Class::Source,
         operation: None,
         request_id: None,
-        frame: caution.place.as_ref().map(|place| frame(place, shown)),
+        frame: caution
+            .place
+            .as_ref()
+            .map(|place| Box::new(frame(place, shown))),
     }
 }
 

@@ -39,7 +39,7 @@ impl Signals {
         let mut count = self.count.clone();
         async move {
             if count.wait_for(|count| *count >= signals).await.is_err() {
-                pending().await
+                pending::<()>().await;
             }
         }
     }

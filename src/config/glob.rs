@@ -60,9 +60,12 @@ impl Glob {
 
 /// The directories at the beginning of a pattern that hold no wildcard, and what follows them.
 pub fn split(text: &str) -> (&str, &str) {
-    let Some(wild) = text.find(['*', '?', '[', '{', '\\']) else {
+    const WILD: [char; 4] = ['*', '?', '[', '{'];
+    // A backslash takes the meaning of what follows it away; without any such it is part of a name.
+    let Some(wild) = text.find(WILD) else {
         return (text, "");
     };
+    let wild = text.find('\\').map_or(wild, |escape| escape.min(wild));
     text.split_at(text[..wild].rfind('/').map_or(0, |slash| slash + 1))
 }
 

@@ -535,7 +535,7 @@ pub struct Problem {
     pub request_id: Option<String>,
     /// The place in a source file.
     #[serde(flatten)]
-    pub frame: Option<Frame>,
+    pub frame: Option<Box<Frame>>,
 }
 
 /// A place in a source file, shown with a caret.

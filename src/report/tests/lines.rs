@@ -315,7 +315,7 @@ fn several() -> Problem {
         column: 5,
         width: 3,
         text: Some("let abc;".into()),
-        ..frame.clone()
+        ..*frame.clone()
     };
     frame.also.push(Also {
         what: "`abc` is there already".into(),

@@ -80,7 +80,7 @@ fn syntax() -> Problem {
         class: Class::Source,
         operation: None,
         request_id: None,
-        frame: Some(Frame {
+        frame: Some(Box::new(Frame {
             file: "examples/hello.js".into(),
             line: 41,
             column: 25,
@@ -89,7 +89,7 @@ fn syntax() -> Problem {
             text: Some("  if (hit) return hit; }}".into()),
             also: Vec::new(),
             unshown: 0,
-        }),
+        })),
     }
 }
 
@@ -141,10 +141,12 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
         class: Class::Source,
         operation: None,
         request_id: n.is_multiple_of(2).then(|| foreign.into()),
-        frame: (!n.is_multiple_of(3)).then(|| Frame {
-            also: vec![also],
-            unshown: big,
-            ..frame
+        frame: (!n.is_multiple_of(3)).then(|| {
+            Box::new(Frame {
+                also: vec![also],
+                unshown: big,
+                ..frame
+            })
         }),
     };
     let sha256 = Digest::of(foreign.as_bytes());
