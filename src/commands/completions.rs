@@ -160,6 +160,10 @@ fn bash(root: &Command) -> String {
             false => format!("{name},0"),
         })
         .collect();
+    let hidden = root.get_arguments().filter(|arg| arg.is_hide_set());
+    let hidden: Vec<String> = hidden
+        .filter_map(|arg| Some(format!("--{}", arg.get_long()?)))
+        .collect();
     format!(
         r#"
 _er_dev_with_names() {{
@@ -193,7 +197,10 @@ _er_dev_with_names() {{
     _er__dev "$@"
     local kept=()
     for word in "${{COMPREPLY[@]}}"; do
-        [[ $word == [\[\<]* ]] || kept+=("$word")
+        case "$word" in
+            [\[\<]* | {hidden}) ;;
+            *) kept+=("$word") ;;
+        esac
     done
     COMPREPLY=("${{kept[@]}}")
 }}
@@ -203,6 +210,7 @@ complete -F _er_dev_with_names -o bashdefault -o default er-dev
         of_routine = flags(root, Some(ROUTINE)).join(" | "),
         of_environment = flags(root, Some(ENVIRONMENT)).join(" | "),
         routines = routines.join(" | "),
+        hidden = hidden.join(" | "),
     )
 }
 
