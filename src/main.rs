@@ -6,15 +6,18 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use er_dev::cli::Cli;
 use er_dev::commands;
+use er_dev::report::log::{LogForm, LogOut};
+use er_dev::report::{Journal, journal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_writer(er_dev::report::LogOut::default)
         .with_ansi(std::io::stderr().is_terminal())
         // A log on a full disk is no reason to panic: there is nowhere else to say so.
         .log_internal_errors(false)
+        .event_format(LogForm::new(Journal::reads_standard_error()))
+        .with_writer(LogOut::default)
         .with_env_filter(EnvFilter::new(&cli.common.log))
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -36,6 +39,10 @@ fn main() -> ExitCode {
 
 /// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
 fn fail(code: u8, text: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    let mut text = format!("error: {text}\n");
+    if Journal::reads_standard_error() {
+        text = journal::prefixed(3, &text);
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(code)
 }

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use crate::cli::{Cli, Command, Common, Config};
-use crate::report::Report;
 use crate::report::class::Class;
+use crate::report::{Journal, Report};
 
 mod condition;
 mod config;
@@ -77,6 +77,11 @@ impl Failure {
 pub async fn run(cli: Cli) -> Result<u8, Failure> {
     let Cli { command, common } = cli;
     let mut report = Report::stdout(common.format, common.color);
+    if Journal::reads_standard_error()
+        && let Ok(journal) = Journal::at(&common.journal_socket)
+    {
+        report.tell_journal(journal);
+    }
     match command {
         Command::Watch(flags) => watch::run(&common, flags, &mut report).await,
         Command::Push(flags) => push::run(&common, flags, &mut report).await,
