@@ -10,6 +10,7 @@ mod cli;
 mod company;
 mod control;
 mod explain;
+mod forms;
 mod keys;
 mod kills;
 mod limits;
