@@ -22,6 +22,7 @@ mod missing;
 mod model;
 mod names;
 mod network;
+mod pages;
 mod pruning;
 mod restore;
 mod roots;
