@@ -79,6 +79,16 @@ pub struct Common {
     /// How long after its time-out a request could still be carried out.
     #[arg(long, global = true, hide = true, value_name = "TIME", default_value = "10s", env = "ER_DEV_SETTLE_MARGIN", value_parser = humantime::parse_duration)]
     pub settle_margin: Duration,
+    /// Where the journal takes entries.
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "SOCKET",
+        default_value = "/run/systemd/journal/socket",
+        env = "ER_DEV_JOURNAL_SOCKET"
+    )]
+    pub journal_socket: PathBuf,
     /// The same flags as they were given, by [`Cli::read`] only.
     #[arg(skip)]
     pub given: Vec<Given>,

@@ -4,6 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use er_dev::cli::Cli;
+use er_dev::report::log::LogForm;
+use er_dev::report::{Journal, journal};
 use er_dev::{commands, process, secrets};
 use tracing_subscriber::EnvFilter;
 
@@ -14,10 +16,11 @@ fn main() -> ExitCode {
         Err(error) => return wrong_use(&error),
     };
     tracing_subscriber::fmt()
-        .with_writer(|| process::Log)
         .with_ansi(std::io::stderr().is_terminal())
         // A log on a full disk is no reason to panic: there is nowhere else to say so.
         .log_internal_errors(false)
+        .event_format(LogForm::new(Journal::reads_standard_error()))
+        .with_writer(|| process::Log)
         .with_env_filter(EnvFilter::new(&cli.common.log))
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -47,16 +50,20 @@ fn wrong_use(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     };
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    say(&text);
     ExitCode::from(2)
 }
 
-/// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
 fn fail(failure: &commands::Failure) -> ExitCode {
-    let _ = writeln!(
-        std::io::stderr(),
-        "error: {}",
-        secrets::scrub(&failure.to_string())
-    );
+    say(&secrets::scrub(&failure.to_string()));
     ExitCode::from(failure.exit_code())
+}
+
+/// Says on standard error why the program ends. Where that is closed, only the code is left to say it.
+fn say(text: &str) {
+    let mut text = format!("error: {text}\n");
+    if Journal::reads_standard_error() {
+        text = journal::prefixed(3, &text);
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

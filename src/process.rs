@@ -7,7 +7,7 @@ use std::panic::PanicHookInfo;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::report::LogOut;
+use crate::report::log::LogOut;
 use crate::report::words::is_hidden;
 use crate::secrets;
 

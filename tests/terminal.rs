@@ -1,6 +1,7 @@
 //! At a terminal: what somebody sees of a running watch, and that the terminal is given back as it was. The program runs
 //! in a real pseudo-terminal, and what it writes is shown by a terminal in this process.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,7 +14,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::common::{Bed, LIMIT, code, finish, has, name};
 
 /// A terminal with a shell that runs er-dev and then says how it left the terminal.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keys: ChildStdin,
     bytes: ChildStdout,
@@ -21,6 +22,8 @@ struct Terminal {
     /// Everything that was written, as it came.
     raw: Vec<u8>,
     pid: PathBuf,
+    /// How many rows with these words have been waited for.
+    met: HashMap<String, usize>,
 }
 
 fn sized(size: u16) -> NonZero<u16> {
@@ -29,7 +32,11 @@ fn sized(size: u16) -> NonZero<u16> {
 
 impl Terminal {
     /// Runs `er-dev watch` in a terminal of this size; `None`, said aloud, where there is no program for that.
-    async fn watch(bed: &Bed, size: (u16, u16), environment: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) async fn watch(
+        bed: &Bed,
+        size: (u16, u16),
+        environment: &[(&str, &str)],
+    ) -> Option<Self> {
         Self::run(bed, size, environment, "watch").await
     }
 
@@ -66,10 +73,11 @@ impl Terminal {
             parser: vt100::Parser::new(sized(rows), sized(columns), 1_000),
             raw: Vec::new(),
             pid,
+            met: HashMap::new(),
         })
     }
 
-    fn rows(&self) -> Vec<String> {
+    pub(crate) fn rows(&self) -> Vec<String> {
         let screen = self.parser.screen();
         let mut rows: Vec<String> = screen.rows(0, screen.size().1.get()).collect();
         while rows.last().is_some_and(String::is_empty) {
@@ -101,17 +109,28 @@ impl Terminal {
         }
     }
 
-    async fn until_last(&mut self, words: &str) {
+    pub(crate) async fn until_last(&mut self, words: &str) {
         self.until(words, |terminal| terminal.last().contains(words))
             .await;
     }
 
-    async fn until_row(&mut self, words: &str) {
+    pub(crate) async fn until_row(&mut self, words: &str) {
         let holds = |terminal: &Self| terminal.rows().iter().any(|row| row.contains(words));
         self.until(words, holds).await;
     }
 
-    async fn press(&mut self, keys: &str) {
+    /// Waits until more rows than ever before in this wait hold these words.
+    pub(crate) async fn until_new_row(&mut self, words: &str) {
+        let seen = *self.met.get(words).unwrap_or(&0);
+        let count = |terminal: &Self| {
+            let rows = terminal.rows();
+            rows.iter().filter(|row| row.contains(words)).count()
+        };
+        self.until(words, |terminal| count(terminal) > seen).await;
+        self.met.insert(words.to_owned(), seen + 1);
+    }
+
+    pub(crate) async fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).await.unwrap();
         self.keys.flush().await.unwrap();
     }
@@ -126,7 +145,7 @@ impl Terminal {
     }
 
     /// Waits until everything has ended; the terminal has to be as it was.
-    async fn ended(&mut self, code: &str) {
+    pub(crate) async fn ended(&mut self, code: &str) {
         self.until_row(&format!("ended with {code}")).await;
         self.until_row("icanon").await;
         let text = self.rows().join(" ");

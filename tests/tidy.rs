@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "cloud/sign/rpc.rs",
     "report/class.rs",
     "report/frame.rs",
+    "report/journal.rs",
     "report/json.rs",
     "report/live.rs",
     "report/logfmt.rs",

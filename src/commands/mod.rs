@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use crate::cli::{Cli, Command, Common, Config};
 use crate::config::ConfigError;
-use crate::report::Report;
 use crate::report::class::Class;
+use crate::report::{Journal, Report};
 
 mod arrivals;
 mod commit;
@@ -116,6 +116,11 @@ impl fmt::Display for Failure {
 pub async fn run(cli: Cli) -> Result<u8, Failure> {
     let Cli { command, common } = cli;
     let mut report = Report::stdout(common.format, common.color);
+    if Journal::reads_standard_error()
+        && let Ok(journal) = Journal::at(&common.journal_socket)
+    {
+        report.tell_journal(journal);
+    }
     match command {
         Command::Watch(flags) => watch::run(&common, flags, &mut report).await,
         Command::Push(flags) => push::run(&common, flags, &mut report).await,

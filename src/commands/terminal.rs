@@ -143,6 +143,13 @@ impl Mode {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The task that shares the mode may end later than the program.
+        self.mode.leave();
+    }
+}
+
 impl Drop for Mode {
     fn drop(&mut self) {
         self.leave();

@@ -16,14 +16,14 @@ use crate::build::{Build, turns};
 use crate::report::class::Class;
 use crate::report::live::Key;
 use crate::report::question::{Order, Question};
-use crate::report::words::plural;
+use crate::report::words::{is_power_of_ten, plural};
 use crate::report::{self, Problem, Report, Safety, Totals};
 use crate::routine::{Edit, Revision, RoutineName, Sighting};
 
 use super::asked::{Answers, Asked};
 use super::builds::Builds;
 use super::guests::{Arrivals, Guest, Guests};
-use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule, is_power_of_ten};
+use super::schedule::{Effect, Ended, Event, Job, Landed, Mode, Schedule};
 use super::viewer::{Pressed, View, Viewer};
 
 /// How many lines deploys may have ready before they wait for the loop to write them.

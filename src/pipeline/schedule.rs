@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::class::Class;
 use crate::report::standing::Queued;
+use crate::report::words::is_power_of_ten;
 use crate::report::{self, Problem, Totals};
 use crate::routine::{Digest, Edit, Revision, RoutineName};
 
@@ -713,10 +714,6 @@ fn outage_pause(attempt: u32, jitter: f64) -> Duration {
         .saturating_mul(1 << attempt.min(16))
         .min(LONGEST_PAUSE);
     bound.mul_f64(0.65 + 0.35 * jitter.clamp(0.0, 1.0))
-}
-
-pub(super) fn is_power_of_ten(number: u32) -> bool {
-    std::iter::successors(Some(1u32), |n| n.checked_mul(10)).any(|n| n == number)
 }
 
 #[cfg(test)]

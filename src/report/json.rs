@@ -1,58 +1,13 @@
 //! An event as one JSON object a line, for programs. Pure.
 //!
 //! Every object starts with `v` (1), `ts` (UTC, RFC 3339 with milliseconds), `event`, and `routine` where there is one.
-//! The shapes stand as serde attributes at the types in `report`; this file has the envelope and the units.
+//! Which event has which fields, of which types, stands in README under "Output", and everything that a test makes
+//! er-dev tell is compared with that. The shapes stand as serde attributes at the types in `report`; this file has the
+//! envelope and the units.
 //!
-//! | event | further fields |
-//! |---|---|
-//! | `started` | `version`, `endpoint`, `key` (shortened), `source` of the credentials |
-//! | `watching` | `routines`, `files`, `directories`, `backend` (`inotify`, `poll` or both) |
-//! | `slots` | `routine`, `slots` in use, `cap`, `next` to rotate: `{revision, age_s}` |
-//! | `budget` | `requests_per_second`, `burst`, `in_flight` |
-//! | `ready` | `ms` since the start |
-//! | `uploaded` | `routine`, `revision` (`"unstable"`, the service's name for the slot, where it went to staging), `sha256`, `bytes`, `saves`, `calls`, `ms`, `slots` in use |
-//! | `reused` | `routine`, `revision`, `sha256`, `saves` |
-//! | `unchanged` | `routine`, `revision`, `saves` |
-//! | `superseded` | `routine`, `saves` |
-//! | `error` | `routine`, `saves`, `problem` |
-//! | `abandoned` | `routine`, `saves` |
-//! | `retrying` | `routine`, `after_ms`, `problem` |
-//! | `throttled` | `routine`, `operation`, `after_ms` |
-//! | `rotated` | `routine`, `revision`, `age_s`, `reason` |
-//! | `created` | `routine` |
-//! | `planned` | `routine`, `action` (`upload`, `rotate`, `create`, `build`), `detail`, `saves` |
-//! | `offline` | `after_ms`, `problem` |
-//! | `online` | `lasted_ms`, edits `waiting` |
-//! | `waiting` | `routine`, `problem` |
-//! | `halted` | `routine`, `problem` |
-//! | `resumed` | `routine` |
-//! | `building` | `build` (the command), `routines`, files `changed`, `early`: whether a run was ended for it |
-//! | `built` | `build`, `routines`, `ms` |
-//! | `broken` | `build`, `routines`, `exit` code, `ms`, `output` in lines, lines `cut` before them, `problem` |
-//! | `looping` | `build`, `routines`, files `changed`, `after_ms`, `problem` |
-//! | `foreign` | `routine`, `revision`, `age_s`, `by` (the instance of another er-dev) |
-//! | `published`, `republished` (by somebody else) | `routine`, `revision`, `environment`, `before` |
-//! | `committed` (a version of what is on staging) | `routine`, `revision`, `sha256`, `calls`, `slots` in use |
-//! | `staging` | `routine`, `addresses` of the nodes that run it |
-//! | `pinned` | `routine`, `revision`, `pinned`: whether it is now |
-//! | `recovered` (restored from the vault) | `routine`, `revision`, `was` |
-//! | `pruned` | `routine`, `rotated`, `left`, `planned`, `stay` |
-//! | `mended` | `routine`, `environment` |
-//! | `degraded` | `safety` (`state`, `permission`, `budget`, `clock` or `events`), `problem` |
-//! | `restored` | `safety`, `what` |
-//! | `critical` | `routine`, `environment` if it is about one, `problem` |
-//! | `warning` | `routine`, `problem` |
-//! | `paused`, `continued` | edits `waiting` |
-//! | `alive` | the fields of `done`, so far |
-//! | `stopping` | `running` uploads, `drain_ms` |
-//! | `done` | `saves`, `edits`, `uploaded`, `reused`, `unchanged`, `superseded`, `failed`, `abandoned`, `planned`, `rotated`, `calls`, `peak` in a second, `up_ms` |
-//!
-//! A `problem` is `{what, help, class, operation, request_id, file, line, column, also, unshown}`: `also` are further
-//! faults of the file, `{what, file, line, column}`, and `unshown` counts those beyond. Fields that are not known are left out:
-//! `next`, `age_s`, `exit`, the `saves` of a further step of a plan, the `routine` of a general warning, and everything in a
-//! problem after `class`. Revisions are strings, since their numbers exceed what a float holds. Names ending in `_ms`
-//! are milliseconds, as is `ms`; `_s` are seconds. Texts are cut at 512 bytes, but for lines of `output`. New fields and events may come; `v`
-//! changes only when one of these changes its meaning or goes.
+//! Fields that are not known are left out. Revisions are strings, since their numbers exceed what a float holds. Names
+//! ending in `_ms` are milliseconds, as is `ms`; `_s` are seconds. Texts are cut at 512 bytes, but for lines of `output`. `v` changes only when a
+//! field or an event changes its meaning or goes.
 
 use std::time::Duration;
 

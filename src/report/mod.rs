@@ -1,15 +1,17 @@
 //! What er-dev tells: one [`Event`] a line, as text for people or as JSON for programs.
 //!
 //! The daemon and the commands hand events in; nothing else in the program writes to standard output. Logs are
-//! another matter: they go through `tracing` to standard error. Totals are counted by whoever runs the edits.
+//! another matter: they go through `tracing` to standard error, in the form of `log`. Totals are counted by whoever runs the edits.
 //!
-//! [`Report`] is the shell: it reads the clock and writes. What a line looks like is decided in pure files, `text` and
-//! `json`; the serde attributes here are the shape that `json` documents.
+//! [`Report`] is the shell: it reads the clock and writes. What a line looks like is decided in pure files, `text`,
+//! `json` and those that go by them; the serde attributes here are the shape that `json` documents.
 
 pub mod class;
 pub mod frame;
+pub mod journal;
 pub mod json;
 pub mod live;
+pub mod log;
 pub mod logfmt;
 pub mod question;
 pub mod screen;
@@ -22,6 +24,8 @@ pub mod words;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -667,25 +671,6 @@ impl Look {
 static LIVE: AtomicBool = AtomicBool::new(false);
 static LOGGED: AtomicU64 = AtomicU64::new(0);
 
-/// Standard error for logs. Where a live line stands, it is erased first, and the report draws it anew.
-#[derive(Debug, Default)]
-pub struct LogOut;
-
-impl Write for LogOut {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut out = io::stderr().lock();
-        if LIVE.load(Ordering::Relaxed) && out.is_terminal() {
-            LOGGED.fetch_add(1, Ordering::Relaxed);
-            out.write_all(b"\r\x1b[J")?;
-        }
-        out.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 /// Where events go. It never fails for its caller: what went wrong is remembered and can be asked for.
 pub struct Report {
     format: Format,
@@ -693,6 +678,8 @@ pub struct Report {
     zone: TimeZone,
     out: Box<dyn Write + Send>,
     outlet: Outlet,
+    /// Where events in text go instead, if it is there.
+    journal: Option<Journal>,
     standing: Standing,
     /// Where somebody looks at a terminal with a live line.
     screen: Option<Screen>,
@@ -708,6 +695,44 @@ enum Outlet {
     Closed,
     /// A write failed, and more may: each event is tried nevertheless, for a full disk may be emptied.
     Broken(io::Error),
+}
+
+/// The journal of systemd, by its socket.
+#[derive(Debug)]
+pub struct Journal {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// The journal at this path. It need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if no socket can be had.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        // A journal that hangs must not keep an edit waiting.
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Whether standard error is a stream of the journal, as `JOURNAL_STREAM` tells whoever is started by systemd. A
+    /// program started by a service inherits the variable but perhaps not the stream.
+    pub fn reads_standard_error() -> bool {
+        let Ok(named) = std::env::var("JOURNAL_STREAM") else {
+            return false;
+        };
+        let stat = rustix::fs::fstat(io::stderr());
+        stat.is_ok_and(|stat| journal::names(&named, stat.st_dev, stat.st_ino))
+    }
+
+    fn send(&self, entry: &[u8]) -> io::Result<()> {
+        self.socket.send_to(entry, &self.path).map(drop)
+    }
 }
 
 impl Event {
@@ -790,6 +815,7 @@ impl Report {
             zone,
             out,
             outlet: Outlet::Open,
+            journal: None,
             standing: Standing::default(),
             screen: None,
             logged: 0,
@@ -797,10 +823,25 @@ impl Report {
         }
     }
 
+    /// Sends events to this journal from now on, if they are written as text.
+    pub fn tell_journal(&mut self, journal: Journal) {
+        self.journal = Some(journal).filter(|_| self.format == Format::Text);
+    }
+
     /// Writes one event and flushes it. After the reader has closed the pipe it does nothing.
     pub fn tell(&mut self, event: &Event) {
         let now = Timestamp::now();
         self.standing.see(event, now);
+        if let Some(journal) = &self.journal {
+            // What the journal does not take stands where it reads lines, which are its own there as well.
+            if journal.send(&journal::entry(event)).is_err() {
+                self.write(&journal::prefixed(
+                    journal::priority(event),
+                    &text::message(event),
+                ));
+            }
+            return;
+        }
         let zoned = now.to_zoned(self.zone.clone());
         let text = |event: &Event, times| text::render(event, times, &zoned, self.look);
         let lines = match (self.format, &mut self.screen) {

@@ -45,15 +45,23 @@ pub fn render(event: &Event, times: u32, now: &Zoned, look: Look) -> String {
         look,
     };
     page.lead(event, now);
-    let (object, details) = (object(event), details(event));
-    page.put(&object, PLAIN);
-    if !object.is_empty() && !details.is_empty() {
-        page.gap();
-    }
-    let style = if has_problem(event) { PLAIN } else { DIM };
-    page.put(&details, style);
-    page.tail(event);
-    page.out
+    page.rest(event)
+}
+
+/// One event as a line for a place that knows the time itself and aligns nothing, without an end.
+pub fn message(event: &Event) -> String {
+    let mut page = Page {
+        out: String::new(),
+        column: 0,
+        times: 1,
+        look: Look {
+            columns: Some(0),
+            ..Look::PLAIN
+        },
+    };
+    page.put(verb(event).0, PLAIN);
+    page.gap();
+    page.rest(event).trim_end().to_owned()
 }
 
 /// One fact as a finished line: its label in the column of verbs, then its words, which have to be escaped already.
@@ -488,6 +496,19 @@ impl Page {
         self.put(&" ".repeat(VERB.saturating_sub(verb.len())), PLAIN);
         self.put(verb, style);
         self.gap();
+    }
+
+    /// What is behind time of day and verb, to the end.
+    fn rest(mut self, event: &Event) -> String {
+        let (object, details) = (object(event), details(event));
+        self.put(&object, PLAIN);
+        if !object.is_empty() && !details.is_empty() {
+            self.gap();
+        }
+        let style = if has_problem(event) { PLAIN } else { DIM };
+        self.put(&details, style);
+        self.tail(event);
+        self.out
     }
 
     /// What stands behind or below the details.

@@ -53,6 +53,11 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
+/// Whether a repetition is worth a line: the first, the tenth, the hundredth and so on.
+pub fn is_power_of_ten(times: u32) -> bool {
+    std::iter::successors(Some(1_u32), |n| n.checked_mul(10)).any(|n| n == times)
+}
+
 /// A long time in its two largest units: `40s`, `12m 5s`, `2h 11m`, `3d 4h`. A second unit of zero is left out.
 pub fn span(time: Duration) -> String {
     let whole = time.as_secs();

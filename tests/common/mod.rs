@@ -5,6 +5,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod net;
+pub(crate) mod schema;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -497,11 +498,13 @@ pub(crate) async fn finish(mut command: Command) -> Ended {
         .await
         .expect("the command hangs")
         .unwrap();
-    Ended {
+    let ended = Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    };
+    assert_eq!(misfit_among(&ended.stdout), None);
+    ended
 }
 
 impl Ended {
@@ -550,6 +553,7 @@ impl Watch {
             .expect("no event in time");
         let line = line.expect("er-dev ended");
         let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(schema::misfit(&event), None);
         self.seen.push_back(event.clone());
         event
     }
@@ -570,8 +574,15 @@ impl Watch {
 
     /// Drops the events that nobody asks for any more.
     pub(crate) fn forget(&mut self) {
-        while self.lines.try_recv().is_ok() {}
+        self.check_the_rest();
         self.seen.clear();
+    }
+
+    /// What nobody asked for has the form of events, too.
+    fn check_the_rest(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            assert_eq!(misfit_among(&line), None);
+        }
     }
 
     /// Every event so far.
@@ -607,6 +618,23 @@ impl Watch {
             .await
             .expect("er-dev does not end");
         status.unwrap().code()
+    }
+}
+
+/// Why one of the events among these lines does not have its form, if one has not.
+fn misfit_among(lines: &str) -> Option<String> {
+    let objects = lines.lines().map(serde_json::from_str::<Value>);
+    objects
+        .filter_map(Result::ok)
+        .filter(|object| object.get("event").is_some())
+        .find_map(|event| schema::misfit(&event))
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_the_rest();
+        }
     }
 }
 

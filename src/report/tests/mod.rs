@@ -3,6 +3,8 @@
 mod lines;
 mod objects;
 mod outlet;
+#[path = "../../../tests/common/schema.rs"]
+mod schema;
 mod standing;
 
 use proptest::prelude::{Strategy, any, prop};

@@ -56,6 +56,120 @@ fn each_event_has_its_documented_json() {
     );
 }
 
+/// The events that `every` leaves out.
+fn others() -> Vec<Event> {
+    let (routine, revision, wait) = (hello(), revision("7712"), secs(8));
+    let environment = || "production".to_owned();
+    vec![
+        Event::Offline {
+            after: wait,
+            problem: busy(),
+        },
+        Event::Online {
+            lasted: wait,
+            waiting: 1,
+        },
+        Event::Waiting {
+            routine: routine.clone(),
+            problem: syntax(),
+        },
+        Event::Halted {
+            routine: routine.clone(),
+            problem: busy(),
+        },
+        Event::Resumed {
+            routine: routine.clone(),
+        },
+        Event::Foreign {
+            routine: routine.clone(),
+            revision: revision.clone(),
+            age: None,
+            by: Some("0000beef".into()),
+        },
+        Event::Published {
+            routine: routine.clone(),
+            revision: revision.clone(),
+            environment: environment(),
+            before: None,
+        },
+        Event::Republished {
+            routine: routine.clone(),
+            revision: revision.clone(),
+            environment: environment(),
+            before: Some(revision.clone()),
+        },
+        Event::Pinned {
+            routine: routine.clone(),
+            revision: revision.clone(),
+            pinned: true,
+        },
+        Event::Recovered {
+            routine: routine.clone(),
+            revision: revision.clone(),
+            was: revision.clone(),
+        },
+        Event::Pruned {
+            routine: routine.clone(),
+            rotated: 1,
+            left: 9,
+            planned: false,
+            stay: "pinned".into(),
+        },
+        Event::Mended {
+            routine: routine.clone(),
+            environment: environment(),
+        },
+        Event::Degraded {
+            safety: Safety::State,
+            problem: busy(),
+        },
+        Event::Restored {
+            safety: Safety::Events,
+            what: "x".into(),
+        },
+        Event::Critical {
+            routine,
+            environment: Some(environment()),
+            problem: busy(),
+        },
+        Event::Paused { waiting: 1 },
+        Event::Continued { waiting: 1 },
+        Event::Alive(totals()),
+    ]
+}
+
+#[test]
+fn every_event_is_told_by_readme_in_the_form_that_it_has() {
+    let (mut kinds, mut told) = (std::collections::HashSet::new(), Vec::new());
+    for event in every("x", 8).into_iter().chain(others()) {
+        kinds.insert(std::mem::discriminant(&event));
+        let object = serde_json::from_str(&json::render(&event, at("14:02:12"))).unwrap();
+        assert_eq!(schema::misfit(&object), None);
+        told.push(object["event"].as_str().unwrap().to_owned());
+    }
+    // A variant stands alone at the indentation of the enum.
+    let source = include_str!("../mod.rs")
+        .split_once("pub enum Event {\n")
+        .unwrap()
+        .1;
+    let source = source.split_once("\n}\n").unwrap().0.lines();
+    let variants = source
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    assert_eq!(kinds.len(), variants.count(), "an event is in no test");
+    told.sort();
+    told.dedup();
+    let readme: Vec<&str> = schema::SCHEMA.events.keys().map(String::as_str).collect();
+    assert_eq!(told, readme);
+}
+
+#[test]
+fn readme_tells_of_every_class_what_it_means_and_its_exit_code() {
+    let told = schema::SCHEMA.classes.clone();
+    let known = Class::ALL.map(|class| (class.word().to_owned(), class.exit_code().to_string()));
+    assert_eq!(told, std::collections::BTreeMap::from(known));
+}
+
 #[test]
 fn what_is_not_known_is_left_out_of_json() {
     assert_eq!(
