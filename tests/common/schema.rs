@@ -131,6 +131,7 @@ impl Schema {
             }
             Kind::Named(kind) => match kind.as_str() {
                 "text" => text.is_some_and(|text| text.len() <= MAX_TEXT),
+                "line" => text.is_some(),
                 "name" => text.is_some_and(is_name),
                 "revision" => text.is_some_and(|text| !text.is_empty()),
                 "digest" => text.is_some_and(|text| {

@@ -80,6 +80,14 @@ fn others() -> Vec<Event> {
         Event::Resumed {
             routine: routine.clone(),
         },
+        Event::Came {
+            routine: routine.clone(),
+            file: "src/x.js".into(),
+        },
+        Event::Left {
+            routine: routine.clone(),
+            reason: "x".into(),
+        },
         Event::Foreign {
             routine: routine.clone(),
             revision: revision.clone(),
