@@ -23,12 +23,13 @@
 //! * [`config`] the file becomes a checked configuration.
 //! * [`routine`] the words every room shares.
 //! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
+//! * [`traffic`] what is asked of the service, counted.
 //! * [`watch`] disk to "this routine's entry came to rest".
 //! * [`pipeline`] what to deploy next, and how every edit ends.
 //! * [`revision`] makes a version of some bytes, and room for it.
 //! * [`cloud`] the remote service: signed requests behind one gate.
 //! * [`report`] events become lines.
-//! * [`control`] the socket of a running watch: how it stands, for those who ask.
+//! * [`control`] the socket and the page of a running watch: how it stands, for those who ask.
 //! * [`state`] the directory of what is kept between runs.
 //! * [`commands`] one file a subcommand.
 //! * [`emulator`] the remote, for the first run and the tests.
@@ -46,6 +47,8 @@ pub mod config;
 pub mod routine;
 
 pub mod clock;
+
+pub mod traffic;
 
 pub mod watch;
 

@@ -4,9 +4,10 @@
 //! bounds every answer in time and size. Errors lose their address, which could hold a signature.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
+use crate::traffic::{Outcome, Traffic};
 
 use super::Authorities;
 use super::error::{self, Class, CloudError, NO_TLS};
@@ -34,6 +35,7 @@ pub(super) struct Client {
     loopback: bool,
     authorities: Authorities,
     present: Mutex<Present>,
+    traffic: Mutex<Traffic>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Client {
             loopback,
             authorities,
             present: Mutex::new(present),
+            traffic: Mutex::default(),
         })
     }
 
@@ -68,11 +71,23 @@ impl Client {
         request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
     ) -> Result<Body, CloudError> {
         let (client, number) = self.get();
+        let begun = Instant::now();
         let answer = send(operation, request(&client), limit).await;
+        let outcome = match &answer {
+            Ok(body) if body.status < 300 => Outcome::Done,
+            Ok(_) => Outcome::Refused,
+            Err(_) => Outcome::Unanswered,
+        };
+        self.traffic().ended(operation, outcome, begun.elapsed());
         if matches!(&answer, Err(lost) if lost.class == Class::Ambiguous) {
             self.leave(number);
         }
         answer
+    }
+
+    /// What has been asked so far.
+    pub(super) fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client as it is to be used now, and which one it is.
