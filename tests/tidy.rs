@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Files that touch nothing: no file, socket, clock or random number. Time is an argument there.
 const PURE: &[&str] = &[
     "routine.rs",
+    "traffic.rs",
     "watch/select.rs",
     "watch/debounce.rs",
     "watch/looks.rs",
@@ -41,6 +42,8 @@ const PURE: &[&str] = &[
     "report/table.rs",
     "report/text.rs",
     "report/words.rs",
+    "control/guard.rs",
+    "control/metrics.rs",
     "control/status.rs",
     "emulator/world.rs",
     "emulator/acs3.rs",
@@ -84,13 +87,14 @@ const WORLD: &[&str] = &[
 const ROOMS: &[(&str, &[&str])] = &[
     ("routine", &[]),
     ("clock", &[]),
+    ("traffic", &["clock"]),
     ("config", &["routine"]),
     ("watch", &["routine", "clock", "config"]),
     ("pipeline", &["routine", "clock", "report", "revision"]),
     ("revision", &["routine", "clock", "cloud", "config"]),
-    ("cloud", &["routine", "clock", "config"]),
+    ("cloud", &["routine", "clock", "traffic", "config"]),
     ("report", &["routine"]),
-    ("control", &["routine", "report"]),
+    ("control", &["routine", "clock", "traffic", "report"]),
     ("state", &["routine", "clock", "config", "revision"]),
     ("emulator", &["routine"]),
 ];

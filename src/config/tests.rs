@@ -170,7 +170,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
-        ("[daemon]", "listen = '127.0.0.1:9477'", ""),
         ("[[routine]]", "upload = 'staging'", "upload = 'revision'"),
         ("[[routine]]", "build = { command = 'make' }", ""),
     ];

@@ -9,6 +9,7 @@
 //! | `watching` | `routines`, `files`, `directories`, `backend` (`inotify`, `poll` or both) |
 //! | `slots` | `routine`, `slots` in use, `cap`, `next` to rotate: `{revision, age_s}` |
 //! | `budget` | `requests_per_second`, `burst`, `in_flight` |
+//! | `serving` | `url` of the page on this machine |
 //! | `ready` | `ms` since the start |
 //! | `uploaded` | `routine`, `revision`, `sha256`, `bytes`, `saves`, `calls`, `ms`, `slots` in use |
 //! | `reused` | `routine`, `revision`, `sha256`, `saves` |

@@ -87,6 +87,12 @@ pub enum Event {
         /// Requests on their way at the same time.
         in_flight: u32,
     },
+    /// A page and what goes with it can be asked for on this machine.
+    Serving {
+        /// The address of the page.
+        #[serde(serialize_with = "json::text")]
+        url: String,
+    },
     /// Watching has begun and every routine that answered was listed.
     Ready {
         /// Time since the program started.
@@ -590,6 +596,8 @@ pub struct Report {
     out: Box<dyn Write + Send>,
     outlet: Outlet,
     standing: Standing,
+    /// Who else hears of every event.
+    listener: Option<Listener>,
     /// Where somebody looks at a terminal with a live line.
     screen: Option<Screen>,
     /// How often a log was written when that was last looked at.
@@ -597,6 +605,9 @@ pub struct Report {
     /// Whether the terminal is being left to other programs.
     suspended: bool,
 }
+
+/// Hears of an event and of its time.
+pub type Listener = Box<dyn FnMut(&Event, Timestamp) + Send>;
 
 enum Outlet {
     Open,
@@ -613,6 +624,7 @@ impl Event {
             Self::Started { .. }
             | Self::Watching { .. }
             | Self::Budget { .. }
+            | Self::Serving { .. }
             | Self::Ready { .. }
             | Self::Offline { .. }
             | Self::Online { .. }
@@ -679,6 +691,7 @@ impl Report {
             out,
             outlet: Outlet::Open,
             standing: Standing::default(),
+            listener: None,
             screen: None,
             logged: 0,
             suspended: false,
@@ -689,6 +702,9 @@ impl Report {
     pub fn tell(&mut self, event: &Event) {
         let now = Timestamp::now();
         self.standing.see(event, now);
+        if let Some(hear) = &mut self.listener {
+            hear(event, now);
+        }
         let zoned = now.to_zoned(self.zone.clone());
         let text = |event: &Event, times| text::render(event, times, &zoned, self.look);
         let lines = match (self.format, &mut self.screen) {
@@ -698,6 +714,11 @@ impl Report {
             (Format::Logfmt, _) => logfmt::render(event, now),
         };
         self.write(&lines);
+    }
+
+    /// Lets somebody else hear of every event from now on, who must not keep the report waiting.
+    pub fn listen(&mut self, listener: Listener) {
+        self.listener = Some(listener);
     }
 
     /// Keeps a live line at the bottom of the terminal from now on, if text is written to one that can do that. Returns

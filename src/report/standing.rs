@@ -46,6 +46,21 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, in the order of this list.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::Pending,
+        Self::Backoff,
+        Self::Offline,
+        Self::Auth,
+        Self::Blocked,
+        Self::Halted,
+        Self::Missing,
+        Self::Empty,
+        Self::Refused,
+        Self::Critical,
+    ];
+
     /// The state as text.
     pub fn word(self) -> &'static str {
         match self {
@@ -177,6 +192,10 @@ pub struct Overview {
     pub conditions: Vec<Condition>,
     /// Each routine.
     pub routines: Vec<Routine>,
+    /// Edits that wait, by the queue, which fills this in.
+    pub waiting: usize,
+    /// Uploads that run, by the queue.
+    pub running: usize,
 }
 
 /// What has been told so far, as far as it still holds.
@@ -313,6 +332,8 @@ impl Standing {
         Overview {
             conditions: conditions.cloned().collect(),
             routines: routines.collect(),
+            waiting: 0,
+            running: 0,
         }
     }
 
