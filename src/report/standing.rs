@@ -248,7 +248,7 @@ impl Standing {
                     since: now,
                     reason: Reason {
                         what: "nothing is uploaded, because somebody asked for a pause".into(),
-                        help: "continue where it was paused: the key `p` at its terminal, or the control socket".into(),
+                        help: "continue it by the key `p` at its terminal, on its page, or at the control socket".into(),
                         class: "paused".into(),
                     },
                 });
