@@ -27,13 +27,14 @@
 //! * [`clock`] the time since boot, which survives suspends and is the same for all processes.
 //! * [`secrets`] what no text may go out with.
 //! * [`process`] what is done for them before anything else.
+//! * [`traffic`] what is asked of the service, counted.
 //! * [`watch`] disk to "this routine's entry came to rest".
 //! * [`build`] the commands that make entries: which runs when, and how it is ended.
 //! * [`pipeline`] what to deploy next, and how every edit ends.
 //! * [`revision`] makes a version of some bytes, and room for it.
 //! * [`cloud`] the remote service: signed requests behind one gate.
 //! * [`report`] events become lines.
-//! * [`control`] the socket of a running watch: how it stands, for those who ask.
+//! * [`control`] the socket and the page of a running watch: how it stands, for those who ask.
 //! * [`state`] the directory of what is kept between runs.
 //! * [`commands`] one file a subcommand.
 //! * [`emulator`] the remote, for the first run and the tests.
@@ -59,6 +60,8 @@ pub mod clock;
 pub mod secrets;
 
 pub mod process;
+
+pub mod traffic;
 
 pub mod watch;
 

@@ -4,12 +4,13 @@
 //! bounds every answer in time and size. Errors lose their address, which could hold a signature.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::client::proxy::matcher::Matcher;
 
 use crate::clock;
 use crate::config::Endpoint;
+use crate::traffic::{Outcome, Traffic};
 
 use super::Authorities;
 use super::error::{self, Class, CloudError, NO_TLS};
@@ -37,6 +38,7 @@ pub(super) struct Client {
     loopback: bool,
     authorities: Authorities,
     present: Mutex<Present>,
+    traffic: Mutex<Traffic>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Client {
             loopback,
             authorities,
             present: Mutex::new(present),
+            traffic: Mutex::default(),
         })
     }
 
@@ -71,11 +74,23 @@ impl Client {
         request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
     ) -> Result<Body, CloudError> {
         let (client, number) = self.get();
+        let begun = Instant::now();
         let answer = send(operation, request(&client), limit).await;
+        let outcome = match &answer {
+            Ok(body) if body.status < 300 => Outcome::Done,
+            Ok(_) => Outcome::Refused,
+            Err(_) => Outcome::Unanswered,
+        };
+        self.traffic().ended(operation, outcome, begun.elapsed());
         if matches!(&answer, Err(lost) if lost.class == Class::Ambiguous) {
             self.leave(number);
         }
         answer
+    }
+
+    /// What has been asked so far.
+    pub(super) fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client as it is to be used now, and which one it is.

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::clock;
 use crate::config::{Endpoint, Limits, Service};
 use crate::routine::{Code, Revision, RoutineName};
+use crate::traffic::Traffic;
 
 pub mod credentials;
 mod dcdn;
@@ -208,6 +209,11 @@ impl Cloud {
     /// What the gate has let through so far.
     pub fn usage(&self) -> gate::Usage {
         self.rpc.usage()
+    }
+
+    /// What was asked of the service so far, posts of code among the operations.
+    pub fn traffic(&self) -> Traffic {
+        self.rpc.client.traffic().clone()
     }
 
     /// How far this machine's clock is known to be off.

@@ -156,6 +156,7 @@ impl Rpc {
             Size::Code => MAX_CODE_ANSWER_BYTES,
         };
         permit.sending();
+        self.client.traffic().sent(clock::now());
         let answer = self.client.send(operation, limit, request).await;
         if !matches!(&answer, Err(lost) if !lost.answered && lost.class != Class::NotSent) {
             permit.answered();

@@ -128,6 +128,12 @@ pub(super) fn as_listed(session: &Session, look: Look) -> String {
     }
 }
 
+/// The same for programs, where they were listed.
+pub(super) fn object_as_listed(session: &Session) -> Option<serde_json::Value> {
+    let listing = session.knowledge().listing()?;
+    Some(object(session, listing))
+}
+
 fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String {
     let mut table = Table::new([
         ("#", Align::Right),

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::cli::{self, Common};
 use crate::cloud::error::{Class as CloudClass, CloudError};
 use crate::config::Upload;
-use crate::control::server::{About, Control};
+use crate::control::feed::Feed;
+use crate::control::server::{About, Control, Service};
 use crate::control::status::Budget;
 use crate::pipeline::asked::Asked;
 use crate::pipeline::daemon::{self, Finished, Rekeyed, Until, Work};
@@ -83,7 +85,7 @@ pub(super) async fn run(
         Some(watching) => {
             open_control(common, &context, flags.dry_run, watching, begun, report).await
         }
-        None => (None, Asked::nobody()),
+        None => (Served::default(), Asked::nobody()),
     };
     let mut sessions = context.sessions()?;
     sessions.retain(|name, _| !held.iter().any(|routine| routine.name == *name));
@@ -137,9 +139,7 @@ pub(super) async fn run(
     };
     let finished = daemon::run(work, deploy, report, stop, abort).await;
     drop(terminal);
-    if let Some(control) = control {
-        control.stop().await;
-    }
+    control.stop().await;
     if let Some(watching) = watching {
         watching.stop().map_err(Failure::other)?;
     }
@@ -186,7 +186,7 @@ fn viewer(
     let vitals = move || {
         let usage = cloud.usage();
         let ends = held.present().credentials.ends;
-        let left = ends.map(|ends| ends.duration_since(jiff::Timestamp::now()));
+        let left = ends.map(|ends| ends.duration_since(Timestamp::now()));
         Vitals {
             calls: usage.calls,
             peak: usage.peak,
@@ -197,6 +197,7 @@ fn viewer(
     Viewer {
         vitals: Box::new(vitals),
         versions: revisions::as_listed,
+        objects: revisions::object_as_listed,
         size: Box::new(terminal::size),
         suspend: match suspend {
             Some(suspend) => Box::new(suspend),
@@ -215,7 +216,26 @@ fn rekeyed(context: &Context) -> Rekeyed {
     }))
 }
 
-/// Opens the control socket. Where that is not possible, watching goes on without.
+/// What is served while watching goes on.
+#[derive(Default)]
+struct Served {
+    service: Option<Service>,
+    controls: Vec<Control>,
+}
+
+impl Served {
+    async fn stop(self) {
+        if let Some(service) = self.service {
+            service.stop();
+        }
+        for control in self.controls {
+            control.stop().await;
+        }
+    }
+}
+
+/// Opens the control socket, and the page where the configuration has an address for it. Where one of them is not
+/// possible, watching goes on without.
 async fn open_control(
     common: &Common,
     context: &Context,
@@ -223,8 +243,63 @@ async fn open_control(
     watching: &watch::Watching,
     begun: Instant,
     report: &mut Report,
-) -> (Option<Control>, Asked) {
+) -> (Served, Asked) {
     let (asked, questions) = mpsc::channel::<Question>(QUESTIONS);
+    let feed = Arc::new(Feed::new(Timestamp::now()));
+    let service = Service::new(
+        about(context, dry_run, watching, begun, Arc::clone(&feed)),
+        asked,
+    );
+    report.listen(Box::new(move |event, now| feed.tell(event, now)));
+    let mut controls = Vec::new();
+    let at_socket = match daemons::directory(common, Some(context.state.path())) {
+        Ok(dir) => {
+            let control = service.at_socket(&dir).await;
+            control.map_err(|error| (error.to_string(), error.help()))
+        }
+        Err(failure) => {
+            let (what, help) = failure.halves();
+            Err((what.to_owned(), help.to_owned()))
+        }
+    };
+    match at_socket {
+        Ok(control) => controls.push(control),
+        Err((why, help)) => warn(
+            report,
+            format!("`er-dev status` and `er-dev sync` cannot reach this watch: {why}"),
+            help,
+        ),
+    }
+    if let Some(listen) = context.config.daemon.listen {
+        match service.at_address(listen).await {
+            Ok((control, address)) => {
+                controls.push(control);
+                let url = format!("http://{address}/");
+                report.tell(&Event::Serving { url });
+            }
+            Err(error) => warn(
+                report,
+                format!("there is no page and no /metrics, since {listen} cannot be listened at: {error}"),
+                "give `daemon.listen` a port that is free and start again; watching goes on without".into(),
+            ),
+        }
+    }
+    let sync = watching.sync();
+    let asked = Asked {
+        questions,
+        sync: Box::new(move |number| sync.ask(number)),
+    };
+    let service = Some(service);
+    (Served { service, controls }, asked)
+}
+
+fn about(
+    context: &Context,
+    dry_run: bool,
+    watching: &watch::Watching,
+    begun: Instant,
+    feed: Arc<Feed>,
+) -> About {
     let cloud = context.cloud.clone();
     let budget = move || {
         let (state, usage) = (cloud.budget(), cloud.usage());
@@ -242,44 +317,34 @@ async fn open_control(
             .map(|(routine, it)| (routine.to_string(), (it.by.to_owned(), it.why)))
             .collect()
     };
-    let about = About {
+    let cloud = context.cloud.clone();
+    About {
         version: env!("CARGO_PKG_VERSION"),
         instance: context.state.instance().as_str().to_owned(),
         endpoint: context.config.service.endpoint.host.clone(),
         config: daemons::canonical(&context.config.file),
         dry_run,
         begun,
+        started: Timestamp::now() - begun.elapsed(),
         budget: Box::new(budget),
         noticing: Box::new(noticing),
-    };
-    let control = match daemons::directory(common, Some(context.state.path())) {
-        Ok(dir) => match Control::start(&dir, about, asked).await {
-            Ok(control) => Ok(control),
-            Err(error) => Err((error.to_string(), error.help())),
-        },
-        Err(failure) => {
-            let (what, help) = failure.halves();
-            Err((what.to_owned(), help.to_owned()))
-        }
-    };
-    if let Err((why, help)) = &control {
-        let problem = Problem {
-            what: format!("`er-dev status` and `er-dev sync` cannot reach this watch: {why}"),
-            help: help.clone(),
-            class: Class::State,
-            operation: None,
-            request_id: None,
-            frame: None,
-        };
-        let routine = None;
-        report.tell(&Event::Warning { routine, problem });
+        traffic: Box::new(move || cloud.traffic()),
+        feed,
     }
-    let sync = watching.sync();
-    let asked = Asked {
-        questions,
-        sync: Box::new(move |number| sync.ask(number)),
+}
+
+/// Tells of something that watching goes on without.
+fn warn(report: &mut Report, what: String, help: String) {
+    let problem = Problem {
+        what,
+        help,
+        class: Class::State,
+        operation: None,
+        request_id: None,
+        frame: None,
     };
-    (control.ok(), asked)
+    let routine = None;
+    report.tell(&Event::Warning { routine, problem });
 }
 
 /// Lists every routine before anything is done, so that a wrong key is told at once and the slots are shown. What does

@@ -226,19 +226,21 @@ fn revisions(raw: raw::Revisions) -> Result<Revisions, Fault> {
 }
 
 fn daemon(raw: &raw::Daemon) -> Result<Daemon, Fault> {
-    if let Some(listen) = &raw.listen {
+    let listen = raw.listen.as_ref().map(|listen| {
         let fault = |message| Fault::at(listen.span(), message);
-        return Err(match listen.get_ref().parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => {
-                fault("`listen` is not available yet").help("leave it out")
-            }
+        match listen.get_ref().parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(address),
             Ok(_) => {
-                fault("the status page is for this machine only").help("use 127.0.0.1 or [::1]")
+                Err(fault("the status page is for this machine only")
+                    .help("use 127.0.0.1 or [::1]"))
             }
-            Err(_) => fault("not an address with a port").help("write it like \"127.0.0.1:9477\""),
-        });
-    }
+            Err(_) => {
+                Err(fault("not an address with a port").help("write it like \"127.0.0.1:9477\""))
+            }
+        }
+    });
     Ok(Daemon {
+        listen: listen.transpose()?,
         drain: period(&raw.drain, "drain", DRAIN, &DRAIN_BOUNDS)?,
     })
 }

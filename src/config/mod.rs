@@ -18,6 +18,7 @@ mod raw;
 mod routine;
 
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,6 +211,8 @@ pub enum Upload {
 /// How the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
+    /// The address of the status page, if there is one; on this machine only.
+    pub listen: Option<SocketAddr>,
     /// How long a stop waits for running uploads.
     pub drain: Duration,
 }

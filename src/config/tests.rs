@@ -228,7 +228,6 @@ fn what_is_still_to_come_says_so_and_its_default_is_accepted() {
     #[rustfmt::skip]
     let cases = [
         ("[service]", "kind = 'esa'", "kind = 'dcdn'"),
-        ("[daemon]", "listen = '127.0.0.1:9477'", ""),
     ];
     for (table, line, default) in cases {
         let error = refusal_of(table, line);

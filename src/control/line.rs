@@ -1,25 +1,28 @@
-//! One connection of the control socket, within its bounds: how much may be sent, and how long that and the reading of
-//! the answer may take. Waiting for the answer has no bound here, because a sync waits for as long as whoever asked.
+//! One connection of whoever asks, within its bounds: how much may be sent, and how long that and the reading of the
+//! answer may take. Waiting for the answer has no bound here, because a sync waits for as long as whoever asked, and an
+//! answer without an end may take its time as long as it is read.
 
 use std::future::Future as _;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+use tokio_util::either::Either;
 
 use super::place;
 
-/// The most clients at a time. The next ones wait until one of them has gone.
+/// The most clients at a time at each of the doors, those not counted that listen to events. The next ones wait until
+/// one of them has gone.
 pub(super) const MAX_CLIENTS: usize = 8;
 
 /// The largest request, in bytes. More ends the connection.
@@ -34,23 +37,37 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How often it is looked whether the socket is still there. Programs that tidy up may remove it with its directory.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// Hands out connections of the own user, so many at a time.
-pub(super) struct Listener {
+/// Where clients come from.
+pub(super) enum Door {
+    /// The control socket, which only its user gets through.
+    Socket(Own),
+    /// An address of this machine.
+    Address(TcpListener),
+}
+
+/// The control socket: who it belongs to, and where it has to be.
+pub(super) struct Own {
     inner: UnixListener,
     path: PathBuf,
     looks: Interval,
-    places: Arc<Semaphore>,
     owner: u32,
 }
 
-/// One connection. It holds its place among [`MAX_CLIENTS`].
+/// Hands out connections, so many at a time.
+pub(super) struct Listener {
+    door: Door,
+    places: Arc<Semaphore>,
+}
+
+/// One connection.
 pub(super) struct Line {
-    stream: UnixStream,
+    stream: Either<UnixStream, TcpStream>,
     asked: Asked,
     phase: Phase,
-    /// When the present phase has to be over.
+    /// When the present phase has to be over, or the client has to read on.
     deadline: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    /// Whether the client is being waited for to read on.
+    stalled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,30 +78,69 @@ enum Phase {
     Answer,
 }
 
-/// Whether the head of the request is complete, so that no more is waited for. The handlers say so.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Asked(Arc<AtomicBool>);
+/// What the handlers say of the request of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Asked(Arc<Said>);
+
+#[derive(Debug)]
+struct Said {
+    /// Its head is complete, so that no more is waited for.
+    whole: AtomicBool,
+    /// Its answer has no end.
+    endless: AtomicBool,
+    /// Its place among [`MAX_CLIENTS`].
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+}
 
 impl Asked {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Said {
+            whole: AtomicBool::new(false),
+            endless: AtomicBool::new(false),
+            place: Mutex::new(Some(place)),
+        }))
+    }
+
+    /// The head of the request is complete.
     pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.whole.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer goes on for as long as it is read. The client leaves its place to others; whoever answers bounds the
+    /// number of such clients.
+    pub(super) fn note_endless(&self) {
+        self.0.endless.store(true, Ordering::Relaxed);
+        let place = self.0.place.lock();
+        place.unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_endless(&self) -> bool {
+        self.0.endless.load(Ordering::Relaxed)
     }
 }
 
-impl Listener {
-    /// Listens at a socket that is at this path, and makes it again should it go.
-    pub(super) fn new(inner: UnixListener, path: PathBuf) -> Self {
+impl Door {
+    /// The control socket of this user, which is at this path, and is made again should it go.
+    pub(super) fn socket(inner: UnixListener, path: PathBuf) -> Self {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
+        Self::Socket(Own {
             inner,
             path,
             looks,
-            places: Arc::new(Semaphore::new(MAX_CLIENTS)),
             owner: rustix::process::geteuid().as_raw(),
-        }
+        })
     }
 
+    async fn next(&mut self) -> io::Result<Either<UnixStream, TcpStream>> {
+        match self {
+            Self::Socket(own) => own.next().await.map(Either::Left),
+            Self::Address(listener) => Ok(Either::Right(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Own {
     async fn next(&mut self) -> io::Result<UnixStream> {
         loop {
             let (stream, _) = tokio::select! {
@@ -120,6 +176,15 @@ impl Listener {
     }
 }
 
+impl Listener {
+    pub(super) fn new(door: Door) -> Self {
+        Self {
+            door,
+            places: Arc::new(Semaphore::new(MAX_CLIENTS)),
+        }
+    }
+}
+
 impl axum::serve::Listener for Listener {
     type Io = Line;
     type Addr = ();
@@ -130,14 +195,14 @@ impl axum::serve::Listener for Listener {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                 continue;
             };
-            match self.next().await {
+            match self.door.next().await {
                 Ok(stream) => {
                     let line = Line {
                         stream,
-                        asked: Asked::default(),
+                        asked: Asked::new(place),
                         phase: Phase::Request(MAX_REQUEST),
                         deadline: Box::pin(tokio::time::sleep(PATIENCE)),
-                        _place: place,
+                        stalled: false,
                     };
                     return (line, ());
                 }
@@ -186,7 +251,7 @@ impl AsyncRead for Line {
             Some(left) => self.phase = Phase::Request(left),
             None => return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into())),
         }
-        if read.is_pending() && !self.asked.0.load(Ordering::Relaxed) {
+        if read.is_pending() && !self.asked.0.whole.load(Ordering::Relaxed) {
             return self.hurry(context);
         }
         read
@@ -203,10 +268,17 @@ impl AsyncWrite for Line {
             self.phase = Phase::Answer;
             self.deadline.as_mut().reset(Instant::now() + PATIENCE);
         }
-        match Pin::new(&mut self.stream).poll_write(context, bytes) {
-            Poll::Pending => self.hurry(context),
-            written => written,
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_ready() {
+            self.stalled = false;
+            return written;
         }
+        // What has no end is read in time if some of it is.
+        if !self.stalled && self.asked.is_endless() {
+            self.deadline.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        self.stalled = true;
+        self.hurry(context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -215,5 +287,68 @@ impl AsyncWrite for Line {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// A connection of which the answer has begun, and whoever reads it.
+    async fn answering() -> (Line, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let places = Arc::new(Semaphore::new(1));
+        let line = Line {
+            stream: Either::Left(ours),
+            asked: Asked::new(places.acquire_owned().await.unwrap()),
+            phase: Phase::Request(MAX_REQUEST),
+            deadline: Box::pin(tokio::time::sleep(PATIENCE)),
+            stalled: false,
+        };
+        (line, theirs)
+    }
+
+    /// Writes until nothing more is taken in time.
+    async fn write_on(line: &mut Line) -> io::ErrorKind {
+        loop {
+            if let Err(error) = line.write_all(&[b'x'; 4096]).await {
+                return error.kind();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_goes_on_as_long_as_it_is_read() {
+        for endless in [false, true] {
+            let (mut line, theirs) = answering().await;
+            if endless {
+                line.asked.note_endless();
+            }
+            let slow = async {
+                // A little now and then, for much longer than an answer may take.
+                for _ in 0..20 {
+                    tokio::time::sleep(PATIENCE / 2).await;
+                    let _ = theirs.try_read(&mut vec![0; 1 << 20]);
+                }
+                theirs
+            };
+            let begun = Instant::now();
+            let (ended, theirs) = tokio::join!(write_on(&mut line), slow);
+            assert_eq!(ended, io::ErrorKind::TimedOut);
+            assert_eq!(begun.elapsed() > 10 * PATIENCE, endless);
+            drop(theirs);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_leaves_its_place_to_others() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let asked = Asked::new(place);
+        assert_eq!(places.available_permits(), 0);
+        asked.note_endless();
+        assert_eq!(places.available_permits(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::report::Report;
@@ -98,11 +99,15 @@ impl Answers {
         question: Question,
         schedule: &Schedule,
         report: &Report,
+        versions: impl FnOnce() -> Vec<Value>,
         now: Instant,
     ) -> Option<Order> {
         match question {
             Question::Status(answer) => {
                 let _ = answer.send(self.overview(schedule, report, now));
+            }
+            Question::Versions(answer) => {
+                let _ = answer.send(versions());
             }
             Question::Order(order, answer) => {
                 self.orders.push(answer);
@@ -186,7 +191,11 @@ impl Answers {
     fn overview(&self, schedule: &Schedule, report: &Report, now: Instant) -> Overview {
         let routines = self.routines.iter();
         let routines = routines.map(|name| (name, schedule.queued(name, now)));
-        report.standing().overview(routines)
+        Overview {
+            waiting: schedule.waiting(),
+            running: schedule.running(),
+            ..report.standing().overview(routines)
+        }
     }
 }
 
@@ -290,7 +299,7 @@ mod tests {
             let (answer, answered) = oneshot::channel();
             let question = Question::Sync(answer);
             self.answers
-                .hear(question, &self.schedule, &self.report, self.now);
+                .hear(question, &self.schedule, &self.report, Vec::new, self.now);
             answered
         }
 

@@ -326,7 +326,8 @@ where
             }
             // The last one, so that nobody keeps the loop from its work by asking.
             question = next_question(&mut questions) => {
-                match answers.hear(question, &schedule, report, now()) {
+                let versions = || view.objects(&running.sessions);
+                match answers.hear(question, &schedule, report, versions, now()) {
                     Some(order) => carried_out(order),
                     None => continue,
                 }

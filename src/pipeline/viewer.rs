@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ pub struct Viewer<S> {
     pub vitals: Box<dyn Fn() -> Vitals + Send>,
     /// The versions of a routine as they were last listed.
     pub versions: fn(&S, Look) -> String,
+    /// The same for programs, where they were listed.
+    pub objects: fn(&S) -> Option<Value>,
 }
 
 /// What is known of the program besides what the loop knows.
@@ -57,6 +60,7 @@ impl<S> Viewer<S> {
             suspend: Box::new(|| {}),
             vitals: Box::new(Vitals::default),
             versions: |_, _| String::new(),
+            objects: |_| None,
         }
     }
 }
@@ -134,6 +138,11 @@ impl<S> View<S> {
             }
         }
         Pressed::Nothing
+    }
+
+    /// The versions of the routines that nothing is being done for.
+    pub(super) fn objects(&self, sessions: &BTreeMap<RoutineName, S>) -> Vec<Value> {
+        sessions.values().filter_map(self.viewer.objects).collect()
     }
 
     fn resize(&self, report: &mut Report, other: bool) {

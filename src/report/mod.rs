@@ -92,6 +92,12 @@ pub enum Event {
         /// Requests on their way at the same time.
         in_flight: u32,
     },
+    /// A page and what goes with it can be asked for on this machine.
+    Serving {
+        /// The address of the page.
+        #[serde(serialize_with = "json::text")]
+        url: String,
+    },
     /// Watching has begun and every routine that answered was listed.
     Ready {
         /// Time since the program started.
@@ -681,6 +687,8 @@ pub struct Report {
     /// Where events in text go instead, if it is there.
     journal: Option<Journal>,
     standing: Standing,
+    /// Who else hears of every event.
+    listener: Option<Listener>,
     /// Where somebody looks at a terminal with a live line.
     screen: Option<Screen>,
     /// How often a log was written when that was last looked at.
@@ -688,6 +696,9 @@ pub struct Report {
     /// Whether the terminal is being left to other programs.
     suspended: bool,
 }
+
+/// Hears of an event and of its time.
+pub type Listener = Box<dyn FnMut(&Event, Timestamp) + Send>;
 
 enum Outlet {
     Open,
@@ -742,6 +753,7 @@ impl Event {
             Self::Started { .. }
             | Self::Watching { .. }
             | Self::Budget { .. }
+            | Self::Serving { .. }
             | Self::Ready { .. }
             | Self::Offline { .. }
             | Self::Online { .. }
@@ -817,6 +829,7 @@ impl Report {
             outlet: Outlet::Open,
             journal: None,
             standing: Standing::default(),
+            listener: None,
             screen: None,
             logged: 0,
             suspended: false,
@@ -832,6 +845,9 @@ impl Report {
     pub fn tell(&mut self, event: &Event) {
         let now = Timestamp::now();
         self.standing.see(event, now);
+        if let Some(hear) = &mut self.listener {
+            hear(event, now);
+        }
         if let Some(journal) = &self.journal {
             // What the journal does not take stands where it reads lines, which are its own there as well.
             if journal.send(&journal::entry(event)).is_err() {
@@ -851,6 +867,11 @@ impl Report {
             (Format::Logfmt, _) => logfmt::render(event, now),
         };
         self.write(&lines);
+    }
+
+    /// Lets somebody else hear of every event from now on, who must not keep the report waiting.
+    pub fn listen(&mut self, listener: Listener) {
+        self.listener = Some(listener);
     }
 
     /// Keeps a live line at the bottom of the terminal from now on, if text is written to one that can do that. Returns

@@ -1,5 +1,6 @@
 //! What a running `watch` can be asked, and by whom it is answered: the loop, which alone knows how everything stands.
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::standing::Overview;
@@ -14,6 +15,8 @@ pub enum Question {
     Status(oneshot::Sender<Overview>),
     /// Something is to be done; the answer is how everything stands after that.
     Order(Order, oneshot::Sender<Overview>),
+    /// Which versions are there, as far as they were listed? A routine that is being uploaded just now is left out.
+    Versions(oneshot::Sender<Vec<Value>>),
     /// How does everything stand once every edit made until now has ended?
     Sync(oneshot::Sender<Result<Overview, Refusal>>),
 }

@@ -48,6 +48,21 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, in the order of this list.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::Pending,
+        Self::Backoff,
+        Self::Offline,
+        Self::Auth,
+        Self::Blocked,
+        Self::Halted,
+        Self::Missing,
+        Self::Empty,
+        Self::Refused,
+        Self::Critical,
+    ];
+
     /// The state as text.
     pub fn word(self) -> &'static str {
         match self {
@@ -195,6 +210,10 @@ pub struct Overview {
     pub conditions: Vec<Condition>,
     /// Each routine.
     pub routines: Vec<Routine>,
+    /// Edits that wait, by the queue, which fills this in.
+    pub waiting: usize,
+    /// Uploads that run, by the queue.
+    pub running: usize,
 }
 
 /// What has been told so far, as far as it still holds.
@@ -254,7 +273,7 @@ impl Standing {
                     since: now,
                     reason: Reason {
                         what: "nothing is uploaded, because somebody asked for a pause".into(),
-                        help: "continue where it was paused: the key `p` at its terminal, or the control socket".into(),
+                        help: "continue it by the key `p` at its terminal, on its page, or at the control socket".into(),
                         class: "paused".into(),
                     },
                 });
@@ -390,6 +409,8 @@ impl Standing {
             events_lost: self.lost,
             conditions: conditions.cloned().collect(),
             routines: routines.collect(),
+            waiting: 0,
+            running: 0,
         }
     }
 

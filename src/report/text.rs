@@ -111,6 +111,7 @@ fn verb(event: &Event) -> (&'static str, Style) {
         Event::Watching { .. } => ("Watching", NEWS),
         Event::Slots { .. } => ("Slots", NEWS),
         Event::Budget { .. } => ("Budget", NEWS),
+        Event::Serving { .. } => ("Serving", NEWS),
         Event::Ready { .. } => ("Ready", GOOD),
         Event::Uploaded { .. } => ("Uploaded", GOOD),
         Event::Reused { .. } => ("Reused", GOOD),
@@ -186,6 +187,7 @@ fn object(event: &Event) -> String {
             let at_most = format!("at most {most} in any second (limit 100)");
             format!("{rate}/s + burst {burst}, {in_flight} in flight: {at_most}")
         }
+        Event::Serving { url } => escape(url),
         Event::Ready { after } => format!("in {}", seconds(*after)),
         Event::Throttled { operation, .. } => (*operation).into(),
         Event::Stopping { running: 0, .. } => "nothing is running".into(),
@@ -441,6 +443,7 @@ fn details(event: &Event) -> String {
         }
         Event::Watching { .. }
         | Event::Budget { .. }
+        | Event::Serving { .. }
         | Event::Ready { .. }
         | Event::Paused { .. }
         | Event::Continued { .. }
@@ -489,6 +492,7 @@ impl Page {
             Event::Watching { .. }
             | Event::Slots { .. }
             | Event::Budget { .. }
+            | Event::Serving { .. }
             | Event::Ready { .. }
             | Event::Done(_) => {}
             _ => self.put(&now.strftime("%H:%M:%S").to_string(), DIM),

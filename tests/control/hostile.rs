@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use super::{STATUS, SYNC, ask, rest, send, socket};
+use super::{LISTEN, STATUS, SYNC, address, ask, get, request, rest, send, send_to, socket};
 use crate::common::{Bed, Watch, code};
 
 /// What saves must not take, whatever is done to the socket meanwhile.
@@ -161,4 +161,55 @@ async fn syncs_beyond_the_bound_are_refused_and_leave_room_for_others() {
         assert!(answer.contains("this er-dev is stopping"), "{answer}");
     }
     watch.kill().await;
+}
+
+#[tokio::test]
+async fn whoever_stalls_or_floods_the_address_of_the_page_holds_up_neither_saves_nor_the_socket() {
+    let bed = Bed::with(&["hello"], Default::default(), LISTEN).await;
+    let mut watch = bed.watch(&[]).await;
+    let (socket, address) = (socket(&bed), address(&watch));
+    let mut stalled = Vec::new();
+    for text in ["", "G", "GET /events HTTP/1.1\r\nhost:", ""] {
+        stalled.push(send_to(address, text).await);
+        stalled.push(send_to(address, text).await);
+    }
+    let answer = ask(&socket, STATUS).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    save(&bed, &mut watch, 1..4).await;
+    for stream in stalled {
+        assert!(!rest(stream).await.contains("200"));
+    }
+    // Those who listen and never read, and a crowd beside them.
+    let mut deaf = Vec::new();
+    for _ in 0..2 * er_dev::control::feed::MAX_LISTENERS {
+        deaf.push(send_to(address, &request(address, "GET", "/events", &[])).await);
+    }
+    let mut crowd = JoinSet::new();
+    for path in [
+        "/metrics",
+        "/status",
+        "/versions",
+        "/traffic",
+        "/healthz",
+        "/",
+        "/nothing",
+    ] {
+        for _ in 0..30 {
+            crowd.spawn(get(address, path));
+        }
+    }
+    save(&bed, &mut watch, 4..16).await;
+    for answer in crowd.join_all().await {
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+    }
+    for _ in 0..1_000 {
+        drop(send_to(address, "").await);
+    }
+    let large = format!("x-large: {}", "x".repeat(1 << 20));
+    let answer = rest(send_to(address, &request(address, "GET", "/status", &[&large])).await).await;
+    assert!(!answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    save(&bed, &mut watch, 16..18).await;
+    assert_eq!(bed.status().await.0, Some(0));
+    let (exit, _) = watch.stop().await;
+    assert_eq!(exit, Some(0));
 }

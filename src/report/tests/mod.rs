@@ -203,6 +203,9 @@ fn every(foreign: &str, n: u32) -> Vec<Event> {
             burst: n,
             in_flight: n,
         },
+        Event::Serving {
+            url: foreign.into(),
+        },
         Event::Ready { after: wait },
         Event::Uploaded {
             routine: routine.clone(),

@@ -25,6 +25,7 @@ fn each_event_has_its_documented_json() {
         r#""event":"watching","routines":8,"files":8,"directories":8,"backend":"poll""#.into(),
         r#""event":"slots","routine":"hello","slots":8,"cap":8,"next":{"revision":"x","age_s":8}"#.into(),
         r#""event":"budget","requests_per_second":8,"burst":8,"in_flight":8"#.into(),
+        r#""event":"serving","url":"x""#.into(),
         r#""event":"ready","ms":8000"#.into(),
         format!(r#""event":"uploaded","routine":"hello","revision":"x","sha256":"{x}","bytes":8,"saves":8,"calls":8,"ms":8000,"slots":8"#),
         format!(r#""event":"reused","routine":"hello","revision":"x","sha256":"{x}","saves":8"#),
