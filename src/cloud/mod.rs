@@ -58,6 +58,25 @@ pub struct Listing {
     pub whole: bool,
 }
 
+impl Listing {
+    /// The environments that point at a version which is not there, with that version.
+    pub fn dangling(&self) -> Vec<(&str, &Revision)> {
+        let Environments::Known(live) = &self.environments else {
+            return Vec::new();
+        };
+        let is_there = |revision: &Revision| {
+            let mut all = self.revisions.iter();
+            !self.whole
+                || revision.number().is_none()
+                || all.any(|listed| listed.revision == *revision)
+        };
+        live.iter()
+            .filter_map(|(environment, revision)| Some((environment.as_str(), revision.as_ref()?)))
+            .filter(|(_, revision)| !is_there(revision))
+            .collect()
+    }
+}
+
 /// One version in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listed {

@@ -164,11 +164,14 @@ async fn is_publishable(session: &Session, listed: &Listed) -> Result<bool, Fail
             Ok(mark.is_none_or(|mark| mark.fits(&code)))
         }
         Ok(Fetched::Nothing) => Ok(false),
-        Err(error) if error.class == Class::Gone => Ok(false),
-        Err(error) => Err(Failure::of(
-            &session.routine().name,
-            problem::of_cloud(&error),
-        )),
+        Err(error) => match error.class {
+            // It is this version that cannot be read.
+            Class::Gone | Class::Permanent | Class::UnknownServer => Ok(false),
+            _ => Err(Failure::of(
+                &session.routine().name,
+                problem::of_cloud(&error),
+            )),
+        },
     }
 }
 

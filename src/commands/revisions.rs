@@ -181,7 +181,12 @@ fn table(session: &Session, listing: &Listing, wide: bool, look: Look) -> String
     });
     let foot = words::escape(&totals(session, listing, &rows));
     let slot = slot.unwrap_or_default();
-    format!("{head}{}{slot}{foot}\n", table.render(look))
+    let dangling = listing.dangling().into_iter().map(|(environment, gone)| {
+        let (environment, gone) = (words::escape(environment), words::escape(gone.as_str()));
+        format!("{environment} points at {gone}, which is not there\n= help: `er-dev publish {name} --env {environment}` puts another version live\n")
+    });
+    let dangling: String = dangling.collect();
+    format!("{head}{}{slot}{foot}\n{dangling}", table.render(look))
 }
 
 /// The slot that staging uploads go into, which is no version.

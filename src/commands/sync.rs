@@ -9,7 +9,7 @@ use crate::cli::{self, Common};
 use crate::control::client::{self, ClientError};
 use crate::control::place::Found;
 use crate::control::status::Status;
-use crate::report::standing::Routine;
+use crate::report::standing::{Routine, State};
 use crate::report::words::{escape, plural, seconds};
 use crate::report::{Format, Report};
 
@@ -151,10 +151,13 @@ impl Outcome {
                         "Synced"
                     );
                 }
-                let what = format!(
-                    "{} of {count}, with an edit that did not go up",
-                    failed.len()
-                );
+                let beside_edits =
+                    |one: &&Routine| matches!(one.state, State::Critical | State::Halted);
+                let why = match failed.iter().all(beside_edits) {
+                    true => "with something that has to be looked at",
+                    false => "with an edit that did not go up",
+                };
+                let what = format!("{} of {count}, {why}", failed.len());
                 lines("Failed", &what, failed)
             }
             How::Not(error, status) => {

@@ -149,6 +149,13 @@ fn build(raw: Option<Spanned<raw::Build>>, file: &str) -> Result<Option<Build>, 
         return Err(Fault::at(span, "a build says what it reads")
             .help("add watch = [\"src\"]: when something there changes, it runs again"));
     }
+    if watch
+        .iter()
+        .all(|pattern| pattern.get_ref().starts_with('!'))
+    {
+        return Err(Fault::at(span, "a build says what it reads, and not only what it does not")
+            .help("add what it reads before what is taken out again: watch = [\"src\", \"!src/generated\"]"));
+    }
     let mut patterns = Vec::new();
     for pattern in watch {
         inputs(&pattern)?;

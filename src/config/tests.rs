@@ -129,6 +129,7 @@ fn a_value_beyond_its_bounds_is_refused_with_the_bounds() {
         ("[[routine]]", "publish_to = ['staging', 'canary_1']", "er-dev never publishes to `canary_1` by itself", "by hand"),
         ("[[routine]]", "build = { command = ' ' }", "a build has a command", "npm run build"),
         ("[[routine]]", "build = { command = 'make' }", "a build says what it reads", "watch = ["),
+        ("[[routine]]", "build = { command = 'make', watch = ['!src'] }", "not only what it does not", "\"!src/generated\""),
         ("[[routine]]", "build = { command = 'make', watch = [''] }", "with names", ""),
         ("[[routine]]", "build = { command = 'make', watch = ['[a'] }", "not a pattern", ""),
         ("[[routine]]", "build = { command = 'make', watch = ['a', '!'] }", "with names", ""),

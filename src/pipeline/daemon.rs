@@ -188,7 +188,7 @@ where
         running.follow(&mut builds, &mut schedule, report);
         answers.answer(&schedule, report, now());
         let stop_by = deadline.filter(|_| stopping);
-        view.show(&schedule, answers.routines(), stop_by, report);
+        view.show(&schedule, rotated, answers.routines(), stop_by, report);
         let done = if stopping {
             schedule.running() == 0 && builds.running() == 0
         } else {

@@ -164,6 +164,7 @@ impl<S> View<S> {
     pub(super) fn show(
         &mut self,
         schedule: &Schedule,
+        rotated: u64,
         routines: &[RoutineName],
         stop_by: Option<Instant>,
         report: &mut Report,
@@ -177,7 +178,10 @@ impl<S> View<S> {
             report.glance(&glance);
         } else if self.alive <= now {
             self.alive = now + ALIVE;
-            let totals = schedule.totals();
+            let totals = Totals {
+                rotated,
+                ..schedule.totals()
+            };
             if totals != self.told {
                 self.told = totals;
                 let vitals = (self.viewer.vitals)();

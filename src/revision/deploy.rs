@@ -334,6 +334,7 @@ impl Session {
         self.routine.upload == Upload::Revision
             && self.knowledge.is_listed(revision)
             && self.knowledge.doubt().is_none()
+            && !self.knowledge.wants_a_pass()
             && lock::generation(&self.dir) == self.generation
             && clock::asleep() <= self.asleep + LONGEST_SUSPEND
             && self.cloud.is_of_present_key(&self.routine.name)

@@ -296,6 +296,8 @@ fn read(path: &Path) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use std::fs;
 
     use super::*;
@@ -376,6 +378,7 @@ mod tests {
                 seen: BTreeMap::from([("staging".into(), None)]),
             }),
             absent: BTreeMap::from([("canary".into(), 2)]),
+            known: Some(BTreeSet::from([Revision::new("7")])),
             staged: Some(Staged {
                 digest: Digest::of(b"a"),
                 at: Moment::BOOT,

@@ -89,8 +89,8 @@ mod parse {
     use std::thread::{Builder, scope};
 
     use oxc_allocator::Allocator;
-    use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
-    use oxc_parser::Parser;
+    use oxc_diagnostics::OxcDiagnostic;
+    use oxc_parser::{ParseOptions, Parser};
     use oxc_semantic::SemanticBuilder;
     use oxc_span::{SourceType, Span};
 
@@ -222,32 +222,39 @@ mod parse {
         service: Option<Kind>,
     ) -> Result<Vec<Doubt>, Faults> {
         let allocator = Allocator::default();
-        let parsed = Parser::new(&allocator, source, kind).parse();
-        if let Some(faults) = faults(&parsed.diagnostics) {
-            return Err(faults);
-        }
+        let options = ParseOptions {
+            parse_regular_expression: true,
+            ..ParseOptions::default()
+        };
+        let parser = Parser::new(&allocator, source, kind).with_options(options);
+        let parsed = parser.parse();
         if parsed.panicked {
-            let first = Wrong {
+            let end = || Wrong {
                 message: "Unexpected end".into(),
                 advice: None,
                 span: Span::empty(u32::try_from(source.len()).unwrap_or(u32::MAX)),
             };
-            let others = Vec::new();
-            return Err(Faults { first, others });
+            return Err(
+                faults(parsed.diagnostics.errors()).unwrap_or_else(|| Faults {
+                    first: end(),
+                    others: Vec::new(),
+                }),
+            );
         }
         // The parser alone lets a second `let a` or a stray `break` pass.
         let read = SemanticBuilder::new()
             .with_check_syntax_error(true)
             .with_build_nodes(service.is_some())
             .build(&parsed.program);
-        match faults(&read.diagnostics) {
+        let all = parsed.diagnostics.errors().chain(read.diagnostics.errors());
+        match faults(all) {
             Some(faults) => Err(faults),
             None => Ok(service.map_or_else(Vec::new, |kind| runtime::doubts(&read.semantic, kind))),
         }
     }
 
-    fn faults(diagnostics: &Diagnostics) -> Option<Faults> {
-        let faults = diagnostics.errors().map(|error| Wrong {
+    fn faults<'a>(errors: impl Iterator<Item = &'a OxcDiagnostic>) -> Option<Faults> {
+        let faults = errors.map(|error| Wrong {
             message: error.message.to_string(),
             advice: error.help.as_ref().map(ToString::to_string),
             span: span(error),
@@ -339,7 +346,7 @@ mod tests {
             "\u{feff}let a = 1;\r\nlet b = 2",
             "let a = '\u{2028}'",
             "class A { #p = 1; static { this.q = 2 } }",
-            "a?.b ?? /[/(]/v",
+            "a?.b ?? /[/(]/u",
             "<!-- old style\nlet a = 1",
             "",
         ] {
@@ -354,6 +361,9 @@ mod tests {
             ("let ok = 1;\n  let é = 'x' 5;\n", 2, 14, 1),
             ("let a;\nlet a;\n", 2, 5, 1),
             ("break;", 1, 1, 6),
+            ("let ok = 1;\nlet re = /(/;\n", 2, 11, 1),
+            ("let twice = /(?<n>a)(?<n>b)/;", 1, 24, 1),
+            ("let set = /[z-a]/;", 1, 14, 2),
             ("import x from 'y';\nlet = = 1;\n", 2, 7, 1),
         ] {
             let error = verdict(broken).unwrap_err();

@@ -36,6 +36,18 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 ///
 /// Links are not followed, and opening does not wait for the other end of a pipe.
 pub(super) fn read(path: &Path) -> Result<Option<Text>, CredentialsError> {
+    read_unless(path, |mode, _, _| mode & 0o077 != 0)
+}
+
+/// The same of a file that systemd made for a service.
+pub(super) fn read_credential(path: &Path) -> Result<Option<Text>, CredentialsError> {
+    read_unless(path, open_to_others)
+}
+
+fn read_unless(
+    path: &Path,
+    open_to_others: fn(u32, u32, u32) -> bool,
+) -> Result<Option<Text>, CredentialsError> {
     let unreadable = |source| CredentialsError::Unreadable {
         file: path.to_owned(),
         source,
@@ -113,7 +125,7 @@ fn is_of(owner: u32, user: u32) -> bool {
     owner == user || owner == 0
 }
 
-/// Whether anybody but the owner may read or change a file.
+/// Whether anybody but the owner may read or change a file that systemd made.
 ///
 /// For a service with a user of its own, systemd leaves the file to root and lets that one user in by an access control
 /// list. The mode then shows the list's mask in the place of the group (0440), though no group may read the file. So

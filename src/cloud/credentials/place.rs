@@ -399,7 +399,7 @@ fn of_pair(place: &str, source: Source, pair: Pair) -> Result<Credentials, Crede
 fn in_directory(dir: &Path) -> Result<Option<Credentials>, CredentialsError> {
     let file = |name: &str| {
         let path = dir.join(name);
-        let value = file::read(&path)?.filter(|value| !value.is_empty());
+        let value = file::read_credential(&path)?.filter(|value| !value.is_empty());
         Ok((path.display().to_string(), value))
     };
     let [id, secret, token] = FILES;

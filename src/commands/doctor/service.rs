@@ -329,6 +329,13 @@ fn slots(session: &Session) -> Check {
     let Some(listing) = session.knowledge().listing() else {
         return Check::new("routine", Verdict::Unknown, "it was not listed");
     };
+    if let Some((environment, gone)) = listing.dangling().first() {
+        let (environment, gone) = (escape(environment), escape(gone.as_str()));
+        let reason = format!("{environment} points at {gone}, which is not there");
+        let name = &session.routine().name;
+        let cure = format!("`er-dev publish {name} --env {environment}` puts another version live");
+        return Check::new("routine", Verdict::Bad, reason).cure(cure);
+    }
     let (used, cap) = (listing.revisions.len(), session.policy().cap);
     let slots = format!("{used} of {cap} slots taken");
     let protected = session.knowledge().protected();

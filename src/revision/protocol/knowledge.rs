@@ -153,6 +153,9 @@ pub struct Past {
     /// What is proven to have been put on staging.
     #[serde(default)]
     pub staged: Option<Staged>,
+    /// The versions of the last listing, so that those that others make are told once.
+    #[serde(default)]
+    pub known: Option<BTreeSet<Revision>>,
 }
 
 /// A version that is to be put live where the configuration says so.
@@ -236,6 +239,7 @@ impl Knowledge {
             owed: self.owed.clone(),
             absent: self.absent.clone(),
             staged: self.staging.proven,
+            known: self.known.clone(),
         }
     }
 
@@ -249,6 +253,12 @@ impl Knowledge {
         self.owed = past.owed;
         self.absent = past.absent;
         self.staging.proven = past.staged;
+        self.known = past.known;
+    }
+
+    /// Whether something is wrong, or still to be done, that only a pass can put right or find mended.
+    pub fn wants_a_pass(&self) -> bool {
+        self.owed.is_some() || !self.told_gone.is_empty()
     }
 
     /// When a pass finds everything that uploads without an answer could still make; `None` if there are none.

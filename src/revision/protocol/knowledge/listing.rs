@@ -59,6 +59,9 @@ impl Knowledge {
         // Who made a version comes before what was done with it.
         let mut noticed = Vec::new();
         if listing.whole {
+            // What was made long enough ago would be listed if it were there.
+            self.made
+                .retain(|_, (_, made)| now.since(*made) < rules.lag);
             noticed = self.notice_foreign(&listing, &rules.instance);
         }
         noticed.extend(self.notice_live(&listing));
@@ -87,8 +90,6 @@ impl Knowledge {
                 }
             }
         }
-        self.made
-            .retain(|_, (_, made)| now.since(*made) < rules.lag);
         let mut unlisted = BTreeSet::new();
         for (revision, (listed, _)) in &self.made {
             if there.insert(revision.clone()) {
