@@ -372,3 +372,19 @@ async fn d15_a_version_that_somebody_else_deleted_first_is_gone_and_that_is_all(
         assert!(bed.versions("hello").len() <= 9);
     }
 }
+
+#[tokio::test]
+async fn what_others_made_is_told_once_and_not_by_every_command_anew() {
+    let bed = Bed::new(&["hello"]).await;
+    bed.push().await;
+    bed.emulator.with_world(|world| {
+        let now = jiff::Timestamp::now();
+        let made = world.seed(&name("hello"), Some(b"// foreign"), "by hand", now);
+        made.unwrap();
+    });
+    for (save, told) in [(1, 1), (2, 0), (3, 0)] {
+        bed.write("hello", &code("hello", save));
+        let pushed = bed.push().await;
+        assert_eq!(pushed.of("foreign").len(), told, "{}", pushed.stdout);
+    }
+}

@@ -111,6 +111,8 @@ pub struct Knowledge {
     absent: BTreeMap<String, u32>,
     /// What the last listing held.
     known: Option<BTreeSet<Revision>>,
+    /// The versions that an earlier run knew, so that those of others are told once.
+    earlier: Option<BTreeSet<Revision>>,
     pub(super) protected: Protected,
     /// Why nothing may be deleted for now.
     pub(super) deletes_off: Option<String>,
@@ -239,7 +241,7 @@ impl Knowledge {
             owed: self.owed.clone(),
             absent: self.absent.clone(),
             staged: self.staging.proven,
-            known: self.known.clone(),
+            known: self.known.as_ref().or(self.earlier.as_ref()).cloned(),
         }
     }
 
@@ -253,7 +255,7 @@ impl Knowledge {
         self.owed = past.owed;
         self.absent = past.absent;
         self.staging.proven = past.staged;
-        self.known = past.known;
+        self.earlier = past.known;
     }
 
     /// Whether something is wrong, or still to be done, that only a pass can put right or find mended.

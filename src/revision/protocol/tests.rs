@@ -733,6 +733,33 @@ fn a_version_that_is_live_after_its_deletion_is_noticed() {
 }
 
 #[test]
+fn a_live_version_that_was_made_here_and_deleted_elsewhere_is_noticed_at_the_first_listing_that_tells()
+ {
+    let mut world = World::new(2, &[]);
+    let mut knowledge = Knowledge::default();
+    let _ = knowledge.listed(world.listing(), &rules(), world.now);
+    let made = Revision::new("99");
+    let described = crate::revision::mark::describe("", Digest::of(b"a"), &rules().instance);
+    knowledge.made(made.clone(), described, world.now);
+    world.live.insert("production".into(), Some(made.clone()));
+    let gone = |noticed: &Noticed| matches!(noticed, Noticed::LiveAndGone { .. });
+    // A listing may be late for so long.
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now);
+    assert!(!noticed.iter().any(gone), "{noticed:?}");
+    assert!(!knowledge.wants_a_pass());
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now + rules().lag);
+    assert!(noticed.iter().any(gone), "{noticed:?}");
+    assert!(
+        knowledge.wants_a_pass(),
+        "a save that changes nothing finds it mended"
+    );
+    world.live.insert("production".into(), None);
+    let noticed = knowledge.listed(world.listing(), &rules(), world.now + rules().lag);
+    assert!(noticed.contains(&Noticed::Mended("production".into())));
+    assert!(!knowledge.wants_a_pass());
+}
+
+#[test]
 fn an_environment_that_points_at_nothing_is_noticed_once_and_so_is_its_mending() {
     let mut world = World::new(2, &[0]);
     let mut knowledge = Knowledge::default();

@@ -254,17 +254,15 @@ impl Knowledge {
         oldest_first.sort_by_key(|listed| listed.revision.number());
         for listed in oldest_first {
             let revision = &listed.revision;
-            let known = self
-                .known
-                .as_ref()
-                .is_some_and(|known| known.contains(revision));
+            let before = self.known.as_ref().or(self.earlier.as_ref());
+            let known = before.is_some_and(|known| known.contains(revision));
             let by = Mark::read(&listed.description).map(|mark| mark.instance);
             let ours = by.as_ref() == Some(instance) || self.made.contains_key(revision);
             if !known && !ours && revision.number().is_some() {
                 noticed.push(Noticed::Foreign {
                     revision: revision.clone(),
                     by,
-                    first: self.known.is_none(),
+                    first: before.is_none(),
                 });
             }
         }
