@@ -739,7 +739,7 @@ fn a_live_version_that_was_made_here_and_deleted_elsewhere_is_noticed_at_the_fir
     let mut knowledge = Knowledge::default();
     let _ = knowledge.listed(world.listing(), &rules(), world.now);
     let made = Revision::new("99");
-    let described = crate::revision::mark::describe("", Digest::of(b"a"), &rules().instance);
+    let described = describe("", Digest::of(b"a"), &rules().instance);
     knowledge.made(made.clone(), described, world.now);
     world.live.insert("production".into(), Some(made.clone()));
     let gone = |noticed: &Noticed| matches!(noticed, Noticed::LiveAndGone { .. });
