@@ -80,7 +80,7 @@ impl Terminal {
         let mode = Arc::clone(&self.mode);
         move || {
             mode.leave();
-            // The whole group, as the terminal does it, so that a shell around it notices.
+            // The signal that asked for this was caught, so the program stops itself as the rest of its group has.
             if let Err(error) = kill_process(getpid(), Signal::STOP) {
                 tracing::warn!(%error, "the program cannot be suspended");
             }
